@@ -1,0 +1,61 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# the last step of setup leaves this file, so setup is done once, and again when what is to be installed changes
+READY  := $(VENV)/.ready
+MIN    := $(shell sed -n 's/^min_python *= *//p' settings.ini)
+# seconds; a notebook that hangs must not hang the tests
+NB_TIMEOUT ?= 1800
+TIMEOUT := $(if $(shell command -v timeout),timeout $(NB_TIMEOUT))
+
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo export test site bench notebooks standin clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(READY) ## the virtual environment .venv with the package and everything its tests need
+
+$(READY): settings.ini setup.py pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here: install Python $(MIN) or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < tuple(map(int, "$(MIN)".split("."))))' || \
+	  { echo "setup: $$($(PYTHON) -V 2>&1) is too old: install Python $(MIN) or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## the whole chain, from demonstrations to report, at demo size: runs/demo
+	$(BIN)/thinkact demo --run runs/demo
+
+export: $(READY) ## after a change to a notebook: clean, export to thinkact_nb/, write README.md
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/readme.py
+
+test: $(READY) ## notebooks and package in step, README, site and its links, notebooks run, pytest
+	$(BIN)/python tools/check_sync.py
+	$(BIN)/python tools/readme.py --check
+	$(BIN)/python tools/build_site.py
+	TQDM_DISABLE=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
+	$(BIN)/python -m pytest -q tests
+
+site: $(READY) ## the pages in _docs, without Quarto, links checked
+	$(BIN)/python tools/build_site.py
+
+bench: $(READY) ## how long things take on this machine
+	$(BIN)/python tools/bench.py
+
+notebooks: $(READY) ## run all notebooks again and keep their outputs
+	$(BIN)/python tools/run_notebooks.py
+	$(BIN)/nbdev_clean
+
+standin: $(READY) ## train the stand-in's weights again
+	$(BIN)/python tools/pretrain_standin.py
+
+clean: ## take away what was built; .venv and runs stay
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

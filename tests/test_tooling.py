@@ -1,0 +1,184 @@
+"The tools around the notebooks, on a tiny project of two notebooks."
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT/'tools'))
+PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=='
+
+INDEX = [('markdown', '<a href="00_first.ipynb"><img src="dot.svg" alt="Open In Colab"/></a>'),
+         ('markdown', '# Tiny\n> a project for tests'),
+         ('markdown', 'Read [the first](00_first.ipynb#double) and the [licence](https://www.apache.org/licenses/).'),
+         ('code', "table = {'a': abs}\ntable['a'](-1)")]
+FIRST = [('markdown', '# First\n> one function'), ('code', '#| default_exp first'),
+         ('code', '#| export\ndef double(x): # a number\n    "Twice `x`"\n    return 2*x'),
+         ('code', 'assert double(2) == 4\ndouble(2)'), ('markdown', 'Back to the [start](index.ipynb), see ![a dot](dot.svg).')]
+
+
+def notebook(cells):
+    out = []
+    for i, (kind, source) in enumerate(cells):
+        cell = dict(cell_type=kind, id=f'cell{i}', metadata={}, source=source.splitlines(True))
+        out.append(cell | dict(execution_count=None, outputs=[]) if kind == 'code' else cell)
+    return dict(cells=out, metadata={}, nbformat=4, nbformat_minor=5)
+
+
+def write(path, nb): path.write_text(json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + '\n')
+
+
+def run(project, *args):
+    "Runs a tool in `project`: (exit status, what it said)"
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+    cmd = [sys.executable, *([ROOT/'tools'/args[0]] if args[0].endswith('.py') else ['-c', args[0]]), *args[1:]]
+    done = subprocess.run(cmd, cwd=project, env=env, text=True, capture_output=True)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    project = tmp_path_factory.mktemp('made')
+    nbs = project/'nbs'
+    nbs.mkdir()
+    shutil.copy(ROOT/'settings.ini', project)
+    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: All, contents: [00_first.ipynb]}]}}\n')
+    (nbs/'_quarto.yml').symlink_to('../_quarto.yml')
+    (nbs/'dot.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
+    (nbs/'styles.css').touch()
+    write(nbs/'index.ipynb', notebook(INDEX))
+    write(nbs/'00_first.ipynb', notebook(FIRST))
+    assert run(project, 'from nbdev.doclinks import nbdev_export as e; e.__wrapped__()') == (0, '')
+    assert run(project, 'readme.py') == (0, '')
+    return project
+
+
+@pytest.fixture
+def project(made, tmp_path): return Path(shutil.copytree(made, tmp_path/'project', symlinks=True))
+
+
+def test_in_sync(project):
+    assert run(project, 'check_sync.py') == (0, '')
+    assert run(project, 'readme.py', '--check') == (0, '')
+
+
+def test_hand_edited_module_is_found(project):
+    module = project/'thinkact_nb/first.py'
+    edited = module.read_text().replace('return 2*x', 'return x*2')
+    module.write_text(edited)
+    status, said = run(project, 'check_sync.py')
+    assert status == 1 and said.startswith('thinkact_nb/first.py: line ') and said.count('\n') == 0
+    assert module.read_text() == edited
+
+
+def test_module_without_notebook_and_notebook_without_module(project):
+    (project/'thinkact_nb/first.py').rename(project/'thinkact_nb/old.py')
+    status, said = run(project, 'check_sync.py')
+    assert status == 1 and 'old.py: no notebook exports it' in said and 'first.py: not there' in said
+
+
+def test_unclean_notebook_is_found(project):
+    path = project/'nbs/00_first.ipynb'
+    nb = json.loads(path.read_text())
+    nb['cells'][3]['execution_count'] = 7
+    write(path, nb)
+    status, said = run(project, 'check_sync.py')
+    assert status == 1 and said.startswith('nbs/00_first.ipynb: not clean at line ')
+
+
+def test_accelerator_survives_cleaning(project):
+    path = project/'nbs/00_first.ipynb'
+    write(path, json.loads(path.read_text()) | dict(metadata=dict(accelerator='GPU', colab=dict(gpuType='T4'))))
+    assert run(project, 'check_sync.py') == (0, '')
+
+
+def test_readme_links_work_from_the_root(project):
+    readme = (project/'README.md').read_text()
+    assert '(nbs/00_first.ipynb#double)' in readme and 'href="nbs/00_first.ipynb"' in readme and 'src="nbs/dot.svg"' in readme
+    assert '(https://www.apache.org/licenses/)' in readme and "table['a'](-1)" in readme
+
+
+def test_stale_readme_is_found(project):
+    (project/'README.md').write_text((project/'README.md').read_text() + 'more\n')
+    status, said = run(project, 'readme.py', '--check')
+    assert status == 1 and said.startswith('README.md: not what nbs/index.ipynb gives')
+
+
+def test_site(project):
+    status, said = run(project, 'build_site.py')
+    assert status == 0, said
+    page = (project/'_docs/first.html').read_text()
+    assert 'id="double"' in page and 'href="index.html"' in page and 'a number' in page
+    assert 'href="first.html#double"' in (project/'_docs/index.html').read_text()
+
+
+def test_site_names_every_broken_link(project):
+    bad = [('markdown', 'A [page](99_gone.ipynb), an [anchor](00_first.ipynb#nowhere), a picture ![](gone.png).')]
+    write(project/'nbs/index.ipynb', notebook(INDEX + bad))
+    status, said = run(project, 'build_site.py')
+    assert status == 1 and said.splitlines() == ['index.html: missing: 99_gone.ipynb', 'index.html: no such anchor: first.html#nowhere',
+                                                 'index.html: missing: gone.png']
+
+
+def test_site_names_notebooks_outside_the_sidebar(project):
+    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, 01_gone.ipynb]}}\n')
+    status, said = run(project, 'build_site.py')
+    assert status == 1 and 'the sidebar names 01_gone.ipynb' in said and '00_first.ipynb is not in the sidebar' in said
+
+
+def test_linkcheck(tmp_path):
+    from linkcheck import check
+    base = 'https://example.org/site'
+    page = '<p id="here"><a href="#here">1</a><a href="{0}/b.html#there">2</a><a href="https://example.org/siteelse">3</a><a href="#">4</a></p>'
+    (tmp_path/'index.html').write_text(page.format(base))
+    (tmp_path/'b.html').write_text('<h2 id="there">é</h2><a href="../out.html">5</a><img src="data:image/png;base64,AA==">')
+    assert check(tmp_path, base) == ['b.html: leaves the site: ../out.html']
+    (tmp_path/'b.html').write_text('<p>no anchor</p>')
+    assert check(tmp_path, base) == [f'index.html: no such anchor: {base}/b.html#there']
+
+
+def test_outputs_on_a_page():
+    from build_site import fence, output_markdown
+    saved = []
+    save = lambda data, suffix: saved.append(data) or f'1.{suffix}'
+    image = dict(output_type='display_data', data={'image/png': PIXEL, 'text/plain': ['<Figure>']}, metadata={'image/png': {'width': 320}})
+    assert output_markdown(image, {'fig-cap': 'A dot'}, save) == '![A dot](1.png){width=320px}' and saved[0][1:4] == b'PNG'
+    assert output_markdown(dict(output_type='stream', text=['\x1b[31mred\x1b[0m\n']), {}, save) == '```\nred\n```'
+    assert fence('a ``` b') == '````\na ``` b\n````'
+
+
+def test_progress_bars_are_not_kept():
+    from run_notebooks import tidy
+    stream = lambda text: dict(output_type='stream', name='stderr', text=text.splitlines(True))
+    bars = '\rscenes:   0%|          | 0/2 [00:00<?, ?it/s]\rscenes: 100%|##########| 2/2 [00:00<00:00, 9it/s]\n'
+    assert tidy([stream(bars)]) == []
+    assert tidy([stream(bars + 'saved\n')])[0]['text'] == ['saved\n']
+
+
+def test_run_notebooks_replaces_outputs(project):
+    path = project/'nbs/00_first.ipynb'
+    nb = json.loads(path.read_text())
+    nb['cells'][3] |= dict(outputs=[dict(output_type='stream', name='stdout', text=['old\n'])])
+    write(path, nb)
+    assert run(project, 'run_notebooks.py')[0] == 0
+    assert json.loads(path.read_text())['cells'][3]['outputs'][0]['data']['text/plain'] == ['4']
+    nb['cells'][3]['source'] = ['1/0']
+    write(path, nb)
+    assert run(project, 'run_notebooks.py') == (1, '00_first.ipynb: cell 3 (cell3): ZeroDivisionError: division by zero')
+
+
+def test_what_gets_installed(monkeypatch):
+    import setuptools
+    told = {}
+    monkeypatch.setattr(setuptools, 'setup', told.update)
+    runpy.run_path(str(ROOT/'setup.py'))
+    extras = told['extras_require']
+    assert set(extras['dev']) > {*extras['train'], *extras['tune'], *extras['notebook']}
+    light = ' '.join(told['install_requires'])
+    assert 'fastcore' not in light and 'nbdev' not in light and 'torch' not in light
+    assert told['entry_points']['nbdev'] == ['thinkact_nb=thinkact_nb._modidx:d']
