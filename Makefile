@@ -32,12 +32,14 @@ demo: $(READY) ## the whole chain, from demonstrations to report, at demo size: 
 	$(BIN)/thinkact demo --run runs/demo
 
 export: $(READY) ## after a change to a notebook: clean, export to thinkact_nb/, write README.md
+	$(BIN)/python tools/links.py
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py
 
 test: $(READY) ## notebooks and package in step, README, site and its links, notebooks run, pytest
 	$(BIN)/python tools/check_sync.py
+	$(BIN)/python tools/links.py --check
 	$(BIN)/python tools/readme.py --check
 	$(BIN)/python tools/build_site.py
 	TQDM_DISABLE=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
