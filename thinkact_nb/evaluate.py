@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ADAPTERS', 'ARMS', 'SCENE', 'THINKS', 'check_arms', 'adapter_of', 'random_output', 'fingerprint', 'act', 'evaluate',
            'rates', 'detectable', 'Comparison', 'paired', 'compare', 'compare_all', 'noise_floor', 'think_in',
-           'swap_entities', 'intervene', 'transplant', 'changed']
+           'swap_entities', 'intervene', 'transplant', 'changed', 'think_change']
 
-# %% ../nbs/07_eval.ipynb #d47a0809
-import hashlib, re
+# %% ../nbs/07_eval.ipynb #b405b042
+import gc, hashlib, re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -17,6 +17,7 @@ from scipy.stats import binom, bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from tqdm.auto import tqdm
 from .env import SPLITS, Store, UserError, check_name
 from .sim import INNER, Program, Scene, SimPool, Step, loc_text, to_bins
 from .data import expert, render_output, think_of
@@ -65,7 +66,7 @@ def random_output(
     places = rng.integers((low_x, low_y), (high_x + 1, high_y + 1), (2, 2)).tolist()
     return render_output("", Program(tuple(Step(skill, *place) for skill, place in zip(("pick", "place"), places))))
 
-# %% ../nbs/07_eval.ipynb #7fcbf3d0
+# %% ../nbs/07_eval.ipynb #b157ca02
 SCENE = ["task", "level", "seed", "sample"]  # what makes two rows a pair
 
 def fingerprint(
@@ -78,6 +79,16 @@ def fingerprint(
     files += [Path(adapter) / "adapter_config.json", Path(adapter) / "adapter_model.safetensors"] if adapter else []
     return hashlib.sha256(b"".join([store.profile.model.encode(), *(f.read_bytes() for f in files)])).hexdigest()[:12]
 
+_memory = {}
+
+def _loaded(profile, adapter, weights):
+    "The model in memory if it is the one asked for; else it goes first, since two do not fit a T4."
+    from thinkact_nb.model import load_model
+    if (key := (profile, adapter, weights)) not in _memory:
+        _memory.clear(), gc.collect()
+        _memory[key] = load_model(profile, adapter)
+    return _memory[key]
+
 def act(
     store:Store,
     arm:str,
@@ -88,13 +99,16 @@ def act(
     seed:int=0
 ) -> pd.DataFrame: # one row per scene
     "An arm's episodes, decoded greedily."
-    from thinkact_nb.model import load_model, load_processor
-    adapter, name, processor = adapter_of(store, arm), name or arm.partition("=")[0], load_processor(store.profile)
+    adapter, name = adapter_of(store, arm), name or arm.partition("=")[0]
+    from thinkact_nb.model import load_processor
+    processor, step = load_processor(store.profile), store.profile.eval_batch
     if arm in ("expert", "random"):
-        outputs, weights = [(expert if arm == "expert" else random_output)(s) for s in scenes], ""
-        return episode_table(judge(scenes, outputs, pool, processor.tokenizer, arm=name)).assign(weights=weights)
-    model = load_model(store.profile, adapter)
-    return episode_table(rollout(model, processor, store.profile, scenes, pool, name, starts=starts, seed=seed)).assign(weights=fingerprint(store, adapter))
+        outputs = [(expert if arm == "expert" else random_output)(s) for s in scenes]
+        return episode_table(judge(scenes, outputs, pool, processor.tokenizer, arm=name)).assign(weights="")
+    model, episodes = _loaded(store.profile, adapter, weights := fingerprint(store, adapter)), []
+    for i in tqdm(range(0, len(scenes), step), name, unit="batch", disable=len(scenes) <= step):
+        episodes += rollout(model, processor, store.profile, scenes[i:i + step], pool, name, starts=starts and starts[i:i + step], seed=seed)
+    return episode_table(episodes).assign(weights=weights)
 
 # %% ../nbs/07_eval.ipynb #ad5ed886
 def _keep(file, rows):
@@ -187,7 +201,7 @@ class Comparison:
         found = f"; {self.n} scenes would show a difference of {self.detectable * 100:.0f} points or more in four experiments of five" if self.detectable else ""
         return text + f"This is no evidence of a difference{found}."
 
-# %% ../nbs/07_eval.ipynb #41ee9d46
+# %% ../nbs/07_eval.ipynb #1a60372f
 def paired(
     table:pd.DataFrame, # episodes
     a:str,              # arms
@@ -196,10 +210,14 @@ def paired(
     "Two arms side by side. Raises `UserError` if one is missing or they share no scene."
     for arm in (a, b):
         if arm not in set(table.arm): raise UserError(f"no episodes of arm {arm!r}: there are {', '.join(table.arm.unique())}")
-    left, right = (table[table.arm == arm].set_index(SCENE) for arm in (a, b))
-    both = left.join(right, how="inner", lsuffix="_a", rsuffix="_b").reset_index()
+    both = table[table.arm == a].merge(table[table.arm == b], on=SCENE, suffixes=("_a", "_b"))
     if both.empty: raise UserError(f"arms {a!r} and {b!r} share no scene: evaluate them together")
     return both
+
+def _interval(differences, seed):
+    "A 95 % interval of the mean of paired differences, by resampling pairs."
+    if len(differences) < 2: return -1., 1.
+    return tuple(map(float, bootstrap((differences,), np.mean, method="percentile", rng=seed).confidence_interval))
 
 def compare(
     table:pd.DataFrame, # episodes
@@ -213,7 +231,7 @@ def compare(
     only_a, only_b = int((x & ~y).sum()), int((y & ~x).sum())
     change = y.astype(float) - x
     if only_a + only_b:
-        interval = bootstrap((change,), np.mean, method="percentile", rng=seed).confidence_interval if n > 1 else (-1., 1.)
+        interval = _interval(change, seed)
     else: interval = (-(most := proportion_confint(0, n, method="beta")[1]), most)
     p = mcnemar([[(x & y).sum(), only_a], [only_b, (~x & ~y).sum()]], exact=True).pvalue
     return Comparison(a, b, n, int(x.sum()), int(y.sum()), only_a, only_b, float(change.mean()), *map(float, interval), min(1., float(p)), detectable(n, (only_a + only_b) / n))
@@ -228,7 +246,7 @@ def compare_all(
     out = pd.DataFrame([asdict(compare(table, a, b, seed)) for a, b in pairs])
     return out.assign(p_holm=multipletests(out.p, method="holm")[1])
 
-# %% ../nbs/07_eval.ipynb #ffca1e01
+# %% ../nbs/07_eval.ipynb #a20df9c7
 def noise_floor(
     store:Store,
     arm:str,
@@ -236,7 +254,10 @@ def noise_floor(
     pool:SimPool
 ) -> dict: # scenes, texts that differ, scenes whose success differs
     "The same arm twice, loaded anew each time."
-    one, two = (act(store, arm, scenes, pool) for _ in range(2))
+    def fresh():
+        _memory.clear()
+        return act(store, arm, scenes, pool)
+    one, two = fresh(), fresh()
     return dict(scenes=len(scenes), texts=int((one.output != two.output).sum()), discordant=int((one.success != two.success).sum()))
 
 # %% ../nbs/07_eval.ipynb #d877e2c4
@@ -324,3 +345,19 @@ def changed(
     both = both[both.success_a != both.success_b].rename(columns=dict(instruction_a="instruction"))
     columns = [f"{c}_{side}" for side in "ab" for c in ("think", "action", "failure", "output", "grounding", "think_tokens")]
     return both.assign(change=np.where(both.success_b, "gained", "lost"))[["change", *SCENE, "instruction", *columns]].reset_index(drop=True)
+
+# %% ../nbs/07_eval.ipynb #24f112c2
+def think_change(
+    table:pd.DataFrame, # episodes
+    a:str,              # arms
+    b:str,
+    seed:int=0          # of the bootstrap
+) -> str:
+    "Length and truth of b's thinks against a's, on the scenes that both saw, with 95 % intervals (paired bootstrap)."
+    both, said = paired(table, a, b), []
+    for column, what, scale, unit in (("think_tokens", "length", 1, "tokens"), ("grounding", "true claims", 100, "%")):
+        pairs = both[[f"{column}_a", f"{column}_b"]].dropna().to_numpy(float) * scale
+        if len(pairs) < 2: continue
+        low, high = _interval(pairs[:, 1] - pairs[:, 0], seed)
+        said.append(f"{what} {pairs[:, 0].mean():.0f} {unit} with {a} and {pairs[:, 1].mean():.0f} {unit} with {b} (change {low:+.1f} to {high:+.1f})")
+    return f"Thinks on {len(both)} shared scenes: " + ("; ".join(said) or "none makes a claim") + "."

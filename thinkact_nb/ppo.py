@@ -119,7 +119,7 @@ def rl_config(
         ddp_find_unused_parameters=False, dataloader_pin_memory=False, report_to="none", disable_tqdm=True)
     return PPOConfig(str(folder), algorithm=algorithm, **numbers | ALGORITHMS[algorithm] | settings)
 
-# %% ../nbs/06_ppo.ipynb #2ca55b86
+# %% ../nbs/06_ppo.ipynb #49bba115
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -129,6 +129,7 @@ class PPOTrainer(GRPOTrainer):
         super().__init__(model, *args, **kwargs)
         for name, parameter in self.model.named_parameters():
             if name in exact: parameter.data = exact[name]
+            if name.endswith(".ref"): parameter.data = exact[name.removesuffix("ref") + "default"].clone()  # vocabulary rows, which TRL's copy leaves out
         self._seconds, self._keep, self._values, self._passes = {}, 0, [], []
         if self.args.algorithm != "ppo": return
         base = self.model.get_base_model()
@@ -205,7 +206,7 @@ def _prepare_inputs(self:PPOTrainer, batch):
     if position and position % rows == 0: self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self._rollout), rows)  # a new epoch: new minibatches
     return super(PPOTrainer, self)._prepare_inputs(batch)
 
-# %% ../nbs/06_ppo.ipynb #be9676ef
+# %% ../nbs/06_ppo.ipynb #694b4b5a
 @patch
 def _compute_loss(self:PPOTrainer, model, inputs):
     self._passes = []
@@ -220,11 +221,12 @@ def _compute_loss(self:PPOTrainer, model, inputs):
 
 @patch
 def create_optimizer(self:PPOTrainer, *args):
+    new = self.optimizer is None
     optimizer = super(PPOTrainer, self).create_optimizer(*args)
-    if self.value_head and len(optimizer.param_groups) == 2:
-        head = list(self.value_head.parameters())
-        for group in optimizer.param_groups: group["params"] = [p for p in group["params"] if not any(p is q for q in head)]
-        optimizer.add_param_group(dict(params=head, lr=self.args.value_learning_rate, weight_decay=0.))
+    if new and self.value_head:
+        head = set(self.value_head.parameters())
+        for group in optimizer.param_groups: group["params"] = [p for p in group["params"] if p not in head]
+        optimizer.add_param_group(dict(params=list(self.value_head.parameters()), lr=self.args.value_learning_rate, weight_decay=0.))
     return optimizer
 
 @patch

@@ -9,8 +9,8 @@ __all__ = ['RL', 'PANEL', 'CAPTION', 'TITLE', 'FPS', 'CSS', 'RATES', 'RL_CURVES'
            'check_scenes', 'first_scene', 'Common', 'Scenes', 'timed', 'make_pool', 'complete', 'Env', 'Data', 'Sft',
            'Ppo', 'say_rates', 'Eval', 'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
 
-# %% ../nbs/09_report.ipynb #66b40e2f
-import base64, contextlib, errno, html, io, json, os, re, sys, time
+# %% ../nbs/09_report.ipynb #bfa1cb5f
+import base64, contextlib, errno, html, io, json, os, re, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,7 +35,7 @@ def read_table(
     file = store.run / "eval" / f"{name}.parquet"
     return pd.read_parquet(file) if file.exists() else None
 
-# %% ../nbs/09_report.ipynb #d8e772af
+# %% ../nbs/09_report.ipynb #8ddcdf8e
 RL = ("ppo", "grpo", "rloo")
 
 def headline(
@@ -58,7 +58,7 @@ def findings(
     store:Store
 ) -> dict:
     "Everything the report says, computed from the run folder. Raises `UserError` if nothing was evaluated."
-    from thinkact_nb.evaluate import compare, compare_all, rates
+    from thinkact_nb.evaluate import compare, compare_all, rates, think_change
     store.require("eval", "episodes.parquet")
     table, forced = read_table(store), read_table(store, "interventions")
     there = list(table.arm.unique())
@@ -68,7 +68,8 @@ def findings(
     plain = lambda frame: json.loads(frame.to_json(orient="records"))
     means = table.groupby("arm", sort=False)[["reward", "r_success", "r_efficiency", "r_safety", "think_tokens", "action_tokens", "grounding", "contact_force", "dropped"]].mean()
     arms = plain(rates(table))
-    return dict(headline=headline(compared, arms), standin=store.profile.model == "standin", arms=arms, by_task=plain(rates(table, ["task", "level"])), comparisons=compared,
+    protocol = f"Scenes of the {', '.join(sorted({split_of(int(s)) for s in table.seed}))} split; tasks {', '.join(table.task.unique())}; levels {', '.join(table.level.unique())}; one greedy text per scene; the same scenes for arms that are compared."
+    return dict(headline=headline(compared, arms), protocol=protocol, thinks=[think_change(table, *p) for p in pairs if p[0] == "sft"], standin=store.profile.model == "standin", arms=arms, by_task=plain(rates(table, ["task", "level"])), comparisons=compared,
                 interventions=[] if forced is None else plain(rates(forced)), means=plain(means.reset_index()), costs=costs(store),
                 failures=plain(table.groupby(["arm", "failure"], sort=False).size().unstack(fill_value=0).rename(columns={"": "success"}).reset_index()),
                 training=dict(sft=read_log(store, "sft")) | {a: read_log(store, f"rl/{a}") for a in RL if read_log(store, f"rl/{a}")}, study=study_rows(store),
@@ -155,7 +156,7 @@ def cases(
     world.close()
     return out
 
-# %% ../nbs/09_report.ipynb #a35f8d74
+# %% ../nbs/09_report.ipynb #be3fe8f6
 PANEL, CAPTION, TITLE, FPS = 320, 176, 48, 24  # pixels; frames per second, as the simulator gives them
 
 def _sheet(left, right, texts, title):
@@ -170,7 +171,7 @@ def _sheet(left, right, texts, title):
     for side, (picture, (name, text)) in enumerate(zip((left, right), texts)):
         sheet.paste(Image.fromarray(picture).resize((PANEL, PANEL)), (side * PANEL, TITLE))
         pen.text((side * PANEL + 10, TITLE + PANEL + 8), name, fill="#7cc0ff", font=font(13))
-        pen.multiline_text((side * PANEL + 10, TITLE + PANEL + 28), "\n".join(textwrap.wrap(text, 50)[:10]), fill="#e6e6e6", font=font(10), spacing=3)
+        pen.multiline_text((side * PANEL + 10, TITLE + PANEL + 28), "\n".join(textwrap.wrap(text, 43)[:9]), fill="#e6e6e6", font=font(12), spacing=3)
     return np.asarray(sheet)
 
 def film(
@@ -274,7 +275,7 @@ def _training(training):
         if figures: parts.append(f'<h3>{html.escape(name)}</h3><div class="charts">{figures}</div>')
     return "<h2>Training</h2>" + "".join(parts) if parts else ""
 
-# %% ../nbs/09_report.ipynb #6c35dd61
+# %% ../nbs/09_report.ipynb #cf640692
 LIMITS = """<h2>Limits</h2><ul><li>Everything happened in simulation, with the height of what stands at a place known as from a depth camera. No claim about real robots follows.</li>
 <li>An interval covers the luck of the scenes, not the luck of training: another training seed can land elsewhere.</li>
 <li>Scenes of the test split were never used for demonstrations, RL or tuning.</li></ul>
@@ -298,9 +299,9 @@ def page(
     numbers = as_table(found["means"], dict(arm="arm", reward="reward", r_success="success ±1", r_safety="safety", r_efficiency="efficiency", think_tokens="think, tokens", action_tokens="action, tokens", grounding=("true claims", percent), contact_force="contact, N", dropped=("dropped", percent)))
     failures = as_table(found["failures"], {k: k.replace("_", " ") for k in (found["failures"] or [{}])[0]})
     body = f"""<h1>thinkact_nb: what SFT taught and what RL added</h1>{banner}<p class="lead">{html.escape(found['headline'])}</p>
-<h2>Success rates</h2>{_figure(rate_chart(arms), "Success rates: " + "; ".join(f"{a['arm']} {percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})" for a in arms))}{as_table(arms, RATES)}
+<h2>Success rates</h2>{_figure(rate_chart(arms), "Success rates: " + "; ".join(f"{a['arm']} {percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})" for a in arms))}{as_table(arms, RATES)}<p>{html.escape(found['protocol'])}</p>
 <h3>By task</h3>{as_table(found['by_task'], dict(task="task", level="level") | RATES)}{"<h2>Paired comparisons</h2>" + sentences if sentences else ""}
-{film}{examples}{forced}<h2>Why episodes failed</h2>{failures}<h2>Reward terms, thinks and contacts</h2><p>Means per episode, unweighted terms.</p>{numbers}{_training(found['training'])}{study}{paid}
+{film}{examples}{forced}<h2>Why episodes failed</h2>{failures}<h2>Thinks, reward terms and contacts</h2>{"".join(f"<p>{html.escape(t)}</p>" for t in found["thinks"])}<p>Means per episode; terms before their weights.</p>{numbers}{_training(found['training'])}{study}{paid}
 <h2>Where this comes from</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>{LIMITS}"""
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>thinkact_nb report</title><style>{CSS}</style></head><body>{body}</body></html>\n'
 
@@ -492,13 +493,13 @@ class Ppo(Common):
                            weights=RewardWeights(self.efficiency, self.safety))
         print(f"{self.algo.upper()} adapter in {store.run / 'rl' / self.algo} after {len(log)} updates")
 
-# %% ../nbs/09_report.ipynb #53d2adf2
+# %% ../nbs/09_report.ipynb #5c5ee85e
 def say_rates(
     table # episodes
 ):
     "Print each arm's success rate and, where both are there, SFT against RL."
     from thinkact_nb.evaluate import compare, rates
-    for r in rates(table).itertuples(): print(f"{r.arm:8} {r.successes:4} of {r.n} scenes, {r.rate:4.0%} (95 % interval {r.low:.0%} to {r.high:.0%})")
+    for r in rates(table).itertuples(): print(f"{r.arm:14} {r.successes:4} of {r.n} scenes, {r.rate:4.0%} (95 % interval {r.low:.0%} to {r.high:.0%})")
     for algo in RL:
         if {"sft", algo} <= set(table.arm): print(compare(table, "sft", algo))
 
@@ -552,7 +553,7 @@ class Report(Common):
         with quiet(): made = build_report(store, self.video)
         print(made)
 
-# %% ../nbs/09_report.ipynb #31cfffb8
+# %% ../nbs/09_report.ipynb #4811c778
 @dataclass(kw_only=True)
 class Act(Common):
     "One episode of the best policy there is: prints think, action and reward terms; a picture and a video go to act/. --seed: the scene seed."
@@ -581,7 +582,7 @@ class Act(Common):
         print(f"policy       {arm}" + (f" (no adapter in {store.run} yet: the base was never taught to act)" if arm == "base" and not self.arm else ""))
         print(f"instruction  {scene.instruction}\nthink        {row['think'] or '(none)'}\naction       {row['action'] or '(none: ' + row['reason'] + ')'}")
         if not row["parsed"]: print(f"text         {row['output']!r}")
-        print(f"outcome      {end}\nreward       {row['reward']:+.2f} = success {row['r_success']:+.0f}, safety {row['r_safety']:+.2f}, efficiency {row['r_efficiency']:+.2f} (before weights)")
+        print(f"outcome      {end}\nreward       {row['reward']:+.2f} = success {row['r_success']:+.0f}, safety {row['r_safety'] + 0.:+.2f}, efficiency {row['r_efficiency']:+.2f} (before weights)")
         print(f"picture      {file}\nvideo        {file.with_suffix('.mp4')}")
 
 # %% ../nbs/09_report.ipynb #9e9b5dcb
@@ -621,7 +622,7 @@ def parse(
     first = re.sub(r"no type matching .* from \[(.*?)\].*", r"\1 is not a whole number", first).rstrip(". ")
     raise UserError(f"{first}: see `thinkact {args[0] + ' ' if args[0] in COMMANDS else ''}--help`")
 
-# %% ../nbs/09_report.ipynb #44391b46
+# %% ../nbs/09_report.ipynb #f637fe97
 def _stop(status, message):
     print("thinkact: " + " ".join(str(message).split()), file=sys.stderr)
     sys.exit(status)
@@ -631,6 +632,7 @@ def main(
 ):
     "The command line."
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, to their own authors
     try:
         command = parse(sys.argv[1:] if args is None else args)
         command.check()

@@ -4,7 +4,7 @@
 
 It plays the pretrained base VLM where no Gemma fits. It learns to say what is on the table and where, never to act:
 tasks, programs and the output format are left to SFT. About half an hour on two CPU cores."""
-import json, time
+import json, re, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from timm.models._efficientnet_builder import decode_arch_def
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
-from transformers import (Gemma3nAudioFeatureExtractor, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nProcessor, Gemma3nTextConfig,
+from safetensors.torch import load_file
+from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nProcessor, Gemma3nTextConfig,
                           PreTrainedTokenizerFast, SiglipImageProcessor)
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
+from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.data import AWAY, SEEN, centimetres, think_of
-from thinkact_nb.sim import BINS, COLOURS, LEVELS, OUTER, TASKS, Scene, World, loc_text, make_scene, pad_distances, sample_bodies
+from thinkact_nb.sim import BINS, COLOURS, LEVELS, OUTER, TASKS, Scene, World, loc_text, make_scene, pad_distances, sample_bodies, solve
 
 VOCABULARY, SOFT_TOKENS, PIXELS, WIDTH, LAYERS, HEAD = 704, 64, 128, 160, 4, 32
 ARCHITECTURE = [["er_r1_k3_s2_e2_c24"], ["er_r1_k3_s2_e2_c48"], ["er_r1_k3_s2_e2_c96", "uir_r1_a5_k5_s1_e2_c96", "uir_r1_a5_k5_s1_e2_c96"]]
@@ -150,10 +152,24 @@ def questions(rng, bodies):
         *(say(AWAY, cm=centimetres(distances[i]), **place(bodies[i])) for i in rng.permutation(list(distances)))])
 
 
+def repetition(rng, scenes):
+    "Pieces of text in any order, to be repeated: so that every word the project uses is a word to the model."
+    pieces = []
+    for _ in range(int(rng.integers(3, 7))):
+        scene, kind = scenes[int(rng.integers(len(scenes)))], rng.random()
+        if kind < .3: pieces.append(scene.instruction)
+        elif kind < .7: pieces.append(str(rng.choice(re.split(r"(?<=\.) ", think_of(scene)))))
+        elif kind < .85: pieces.append(str(rng.choice(LANGUAGE)))
+        else: pieces.append(str(rng.choice(str(solve(scene)).split("; "))))
+    text = str(rng.choice([" ", ""])).join(pieces)
+    return f"Repeat: {text}", text
+
+
 class Captions:
     "Batches of question and answer, with image features already computed: the tower is frozen here."
-    def __init__(self, tokenizer, features, scenes):
-        self.features, self.scenes = features, scenes
+    def __init__(self, tokenizer, features, scenes, repeat=0.):
+        self.features, self.scenes, self.repeat = features, scenes, repeat
+        self.texts = [make_scene(t, "L0", SPLITS["validation"] + SPLIT_SIZE - 1 - s) for t in TASKS for s in range(2000)] if repeat else []
         self.head = f"<bos><start_of_turn>user\n\n\n<start_of_image>{'<image_soft_token>' * SOFT_TOKENS}<end_of_image>\n\n"  # as the processor writes it
         self.encode = lambda text: tokenizer(text).input_ids
         self.locs = torch.zeros(VOCABULARY + 32, dtype=torch.bool)
@@ -162,7 +178,7 @@ class Captions:
     def __call__(self, pick, rng):
         rows = []
         for i in pick:
-            question, answer = questions(rng, self.scenes[i].bodies)
+            question, answer = repetition(rng, self.texts) if rng.random() < self.repeat else questions(rng, self.scenes[i].bodies)
             prompt = self.encode(f"{self.head}{question}<end_of_turn>\n<start_of_turn>model\n")
             rows.append((prompt, self.encode(f"{answer}<end_of_turn>\n")))
         longest = max(len(p) + len(a) for p, a in rows)
@@ -194,9 +210,10 @@ def tower_features(model, pictures):
     return torch.cat(out)
 
 
-def pretrain_captions(model, tokenizer, pictures, scenes, sizes, steps, rng, log, save):
-    "One object, then two, then all: the next stage begins when 70 % of locations are within two bins."
-    captions = Captions(tokenizer, tower_features(model, pictures), scenes)
+def pretrain_captions(model, tokenizer, pictures, scenes, sizes, steps, rng, log, save, repeat=0.):
+    "One object, then two, then all: the next stage begins when 70 % of locations are within two bins. `repeat` is the share of repetitions."
+    captions = Captions(tokenizer, tower_features(model, pictures), scenes, repeat)
+    measured_on = Captions(tokenizer, captions.features, scenes)
     model.model.vision_tower.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=.01, betas=(.9, .98))
@@ -214,8 +231,8 @@ def pretrain_captions(model, tokenizer, pictures, scenes, sizes, steps, rng, log
         loss.backward(), nn.utils.clip_grad_norm_(parameters, 1.), optimizer.step(), schedule.step(), optimizer.zero_grad()
         good = .9 * good + .1 * (loc_error(captions, logits, labels) <= 2).float().mean().item()
         if good > .7 and stage < len(sizes) - 1: stage, good = stage + 1, 0.
-        measured = evaluate(model, captions, held_out) if step % 200 == 199 or step + 1 == steps else {}
-        if step % 50 == 49: log(stage=f"captions {stage + 1}", step=step + 1, loss=loss.item(), within_2=good, **measured)
+        measured = evaluate(model, measured_on, held_out) if step % 200 == 199 or step + 1 == steps else {}
+        if step % 50 == 49: log(stage="repetitions" if repeat else f"captions {stage + 1}", step=step + 1, loss=loss.item(), within_2=good, **measured)
         if measured: save()
 
 
@@ -237,10 +254,12 @@ class Settings:
     "How long to train, and where the result goes."
     folder: Path = Path("thinkact_nb/standin")  # weights, configuration, tokenizer and training log
     seed: int = 0
-    vision_steps: int = 400
-    caption_steps: int = 1600
-    images: int = 9000      # tables with all their objects; 2,000 with one and 2,000 with two come on top
+    vision_steps: int = 450
+    caption_steps: int = 1500
+    repeat_steps: int = 450 # captions and repetitions of text, half and half
+    images: int = 10000     # tables with all their objects; 2,000 with one and 2,000 with two come on top
     held_out: int = 500     # tables to measure on
+    start: Path | None = None  # continue from these weights
 
 
 def main(settings: Settings):
@@ -253,8 +272,12 @@ def main(settings: Settings):
         model.save_pretrained(settings.folder, state_dict={k: v.half().contiguous() for k, v in model.state_dict().items()})
         processor.save_pretrained(settings.folder)
         (settings.folder / "pretraining.json").write_text(json.dumps(entries, indent=0) + "\n")
-    processor = make_processor()
+    processor = AutoProcessor.from_pretrained(settings.start) if settings.start else make_processor()
     model = make_model(processor.tokenizer)
+    if settings.start:
+        model.load_state_dict(load_file(settings.start / "model.safetensors"))
+        entries += json.loads((settings.start / "pretraining.json").read_text())
+        start -= entries[-1]["seconds"]
     print(sum(p.numel() for p in model.parameters()), "parameters")
     sizes = (2000, 2000, settings.images)
     last = sum(sizes) + settings.held_out
@@ -264,8 +287,10 @@ def main(settings: Settings):
     log(stage="images", step=len(scenes), loss=0.)
     model.model.vision_tower.to(memory_format=torch.channels_last)
     all_objects = np.arange(4000, sum(sizes))
-    pretrain_vision(model, pictures[all_objects], [scenes[i] for i in all_objects], settings.vision_steps, rng, log)
-    pretrain_captions(model, processor.tokenizer, pictures, scenes, sizes, settings.caption_steps, rng, log, save)
+    if settings.vision_steps: pretrain_vision(model, pictures[all_objects], [scenes[i] for i in all_objects], settings.vision_steps, rng, log)
+    if settings.caption_steps: pretrain_captions(model, processor.tokenizer, pictures, scenes, sizes, settings.caption_steps, rng, log, save)
+    every = slice(4000, None)
+    pretrain_captions(model, processor.tokenizer, pictures[every], scenes[every], (settings.images,), settings.repeat_steps, rng, log, save, repeat=.5)
 
 
 if __name__ == "__main__": main(tyro.cli(Settings))
