@@ -66,7 +66,7 @@ def random_output(
     places = rng.integers((low_x, low_y), (high_x + 1, high_y + 1), (2, 2)).tolist()
     return render_output("", Program(tuple(Step(skill, *place) for skill, place in zip(("pick", "place"), places))))
 
-# %% ../nbs/07_eval.ipynb #b157ca02
+# %% ../nbs/07_eval.ipynb #a09c01b4
 SCENE = ["task", "level", "seed", "sample"]  # what makes two rows a pair
 
 def fingerprint(
@@ -79,6 +79,7 @@ def fingerprint(
     files += [Path(adapter) / "adapter_config.json", Path(adapter) / "adapter_model.safetensors"] if adapter else []
     return hashlib.sha256(b"".join([store.profile.model.encode(), *(f.read_bytes() for f in files)])).hexdigest()[:12]
 
+# %% ../nbs/07_eval.ipynb #0d803a02
 _memory = {}
 
 def _loaded(profile, adapter, weights):

@@ -35,7 +35,7 @@ def read_table(
     file = store.run / "eval" / f"{name}.parquet"
     return pd.read_parquet(file) if file.exists() else None
 
-# %% ../nbs/09_report.ipynb #8ddcdf8e
+# %% ../nbs/09_report.ipynb #78b11c32
 RL = ("ppo", "grpo", "rloo")
 
 def headline(
@@ -54,6 +54,7 @@ def costs(
     file = store.run / "costs.json"
     return [dict(stage=k, **v) for k, v in json.loads(file.read_text()).items()] if file.exists() else []
 
+# %% ../nbs/09_report.ipynb #53ee62ea
 def findings(
     store:Store
 ) -> dict:
@@ -113,7 +114,7 @@ def chart(
         figure.savefig(out := io.BytesIO(), format="svg", transparent=True, metadata=dict(Date=None))
     return out.getvalue()
 
-# %% ../nbs/09_report.ipynb #5835dcec
+# %% ../nbs/09_report.ipynb #7d4c8b8b
 def rate_chart(
     rows:list[dict] # from `findings`: arm, rate, low, high
 ) -> bytes:
@@ -136,6 +137,7 @@ def curve(
     def draw(ax):
         for k, values in points.items(): ax.plot(*zip(*values), label=k, marker="." if len(values) < 60 else None)
         ax.set_xlabel(x), ax.set_ylabel(label), ax.legend() if len(keys) > 1 else None
+        if "rate" in label or label.endswith("share"): ax.set_ylim(min(0, ax.get_ylim()[0]), 1.02)
     return chart(draw, (4.2, 2.4)), f"{label}: " + "; ".join(f"{k} from {v[0][1]:.3g} to {v[-1][1]:.3g}" for k, v in points.items()) + f" in {len(log)} points"
 
 # %% ../nbs/09_report.ipynb #c524b17f
@@ -354,7 +356,7 @@ def first_scene(
     if split_of(seed) != split: raise UserError(f"scene seed {seed} is of the {split_of(seed)} split: for the {split} split give {SPLITS[split]} or more, or a number below {SPLIT_SIZE} counted from there")
     return seed
 
-# %% ../nbs/09_report.ipynb #0a7bdd6b
+# %% ../nbs/09_report.ipynb #69628085
 def _option(metavar, default): return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 @dataclass(kw_only=True)
@@ -381,6 +383,7 @@ class Common:
         "The run folder; `new`: begin one if there is none."
         return Store(self.run, get_profile(self.profile) if self.profile else None, self.hub, self.seed, new)
 
+# %% ../nbs/09_report.ipynb #d35d0a8c
 @dataclass(kw_only=True)
 class Scenes(Common):
     "Options of commands that take scenes."
