@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['RL', 'PANEL', 'CAPTION', 'TITLE', 'FPS', 'CSS', 'RATES', 'RL_CURVES', 'LIMITS', 'COMMANDS', 'read_log', 'read_table',
            'headline', 'costs', 'findings', 'study_rows', 'data_uri', 'png', 'chart', 'rate_chart', 'curve', 'cases',
-           'film', 'write_video', 'demo_video', 'as_table', 'percent', 'page', 'build_report', 'quiet', 'listed',
-           'check_scenes', 'first_scene', 'Common', 'Scenes', 'timed', 'make_pool', 'complete', 'Env', 'Data', 'Sft',
-           'Ppo', 'say_rates', 'Eval', 'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
+           'film', 'write_video', 'demo_video', 'as_table', 'percent', 'page', 'build_report', 'listed', 'check_scenes',
+           'first_scene', 'Common', 'Scenes', 'timed', 'make_pool', 'complete', 'Env', 'Data', 'Sft', 'Ppo',
+           'say_rates', 'Eval', 'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
 
-# %% ../nbs/09_report.ipynb #bfa1cb5f
+# %% ../nbs/09_report.ipynb #534f6b24
 import base64, contextlib, errno, html, io, json, os, re, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from .env import MAKES, PROFILES, SPLIT_SIZE, SPLITS, Store, UserError, check_name, get_profile, hardware, split_of
+from .env import MAKES, PROFILES, SPLIT_SIZE, SPLITS, Store, UserError, check_name, get_profile, hardware, quiet, split_of
 
 # %% ../nbs/09_report.ipynb #a3a89f9d
 def read_log(
@@ -322,16 +322,7 @@ def build_report(
     store.push("report")
     return folder / "index.html"
 
-# %% ../nbs/09_report.ipynb #75ec2395
-@contextlib.contextmanager
-def quiet():
-    "PyBullet greets on stderr from C when it is imported; nobody asked."
-    sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try: yield
-    finally: os.dup2(kept, 2), os.close(kept), os.close(null)
-
+# %% ../nbs/09_report.ipynb #873cf8d1
 def listed(
     values:tuple[str, ...] # each a name, or several with commas
 ) -> list[str]:

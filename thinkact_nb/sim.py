@@ -9,18 +9,21 @@ __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'LEVELS', 
            'Task', 'pad_distances', 'make_scene', 'inverse_kinematics', 'Outcome', 'is_success', 'World', 'Unreachable',
            'solve', 'TabletopEnv', 'run_episode', 'draw_scene', 'SimPool']
 
-# %% ../nbs/01_sim.ipynb #d50b2767
-import math, multiprocessing, re, tempfile
+# %% ../nbs/01_sim.ipynb #ad93b0dc
+import math, multiprocessing, re, signal, tempfile
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, NamedTuple
-import gymnasium, numpy as np, pybullet, pybullet_data
+import gymnasium, numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from .env import UserError, check_name
+from .env import UserError, check_name, quiet
+
+# %% ../nbs/01_sim.ipynb #a7906d08
+with quiet(): import pybullet, pybullet_data
 
 # %% ../nbs/01_sim.ipynb #dc383180
 BINS = 64             # bins per axis
@@ -489,7 +492,7 @@ def solve(
     "The program an expert runs."
     return Program(tuple(Step(skill, *to_bins(scene.bodies[i].x, scene.bodies[i].y)) for a, b in scene.moves for skill, i in (("pick", a), ("place", b))))
 
-# %% ../nbs/01_sim.ipynb #c0ee1a5b
+# %% ../nbs/01_sim.ipynb #148fe965
 _CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
 
 class TabletopEnv(gymnasium.Env):
@@ -523,6 +526,7 @@ class TabletopEnv(gymnasium.Env):
     def render(self): return self.world.render(256)
     def close(self): self.world.close()
 
+gymnasium.registry.pop("ThinkAct/Tabletop-v0", None)  # a notebook and its module both register
 gymnasium.register("ThinkAct/Tabletop-v0", entry_point="thinkact_nb.sim:TabletopEnv")
 
 # %% ../nbs/01_sim.ipynb #c5820a71
@@ -546,7 +550,7 @@ def draw_scene(
     _world = _world or World()
     return _world.reset(job[0]).render(job[1])
 
-# %% ../nbs/01_sim.ipynb #c6cac5dc
+# %% ../nbs/01_sim.ipynb #08a37571
 class SimPool:
     "Worker processes with a world each; `with SimPool(2) as pool: pool.run(scenes, programs)`."
     def __init__(self,
@@ -568,7 +572,7 @@ class SimPool:
             for attempt in range(3):
                 try:
                     todo = jobs[len(done):]
-                    if self.workers and not self.executor: self.executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
+                    if self.workers and not self.executor: self.executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
                     for result in self.executor.map(work, todo, chunksize=4) if self.workers else map(work, todo): done.append(result); bar.update()
                     return done
                 except BrokenProcessPool:

@@ -22,8 +22,8 @@ from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nCo
                           PreTrainedTokenizerFast, SiglipImageProcessor)
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
-from thinkact_nb.data import AWAY, SEEN, centimetres, think_of
-from thinkact_nb.sim import BINS, COLOURS, LEVELS, OUTER, TASKS, Scene, World, loc_text, make_scene, pad_distances, sample_bodies, solve
+from thinkact_nb.data import AWAY, SEEN, centimetres, mention, think_of
+from thinkact_nb.sim import BINS, COLOURS, LEVELS, OUTER, TASKS, Scene, World, make_scene, pad_distances, sample_bodies, solve
 
 VOCABULARY, SOFT_TOKENS, PIXELS, WIDTH, LAYERS, HEAD = 704, 64, 128, 160, 4, 32
 ARCHITECTURE = [["er_r1_k3_s2_e2_c24"], ["er_r1_k3_s2_e2_c48"], ["er_r1_k3_s2_e2_c96", "uir_r1_a5_k5_s1_e2_c96", "uir_r1_a5_k5_s1_e2_c96"]]
@@ -142,17 +142,16 @@ def batch(pictures, pick): return pictures[pick].float().div(255).contiguous(mem
 
 def questions(rng, bodies):
     "A question about a table and its true answer."
-    place = lambda b: dict(name=b.name, loc=loc_text(b.x, b.y))
     say = lambda wordings, **words: str(rng.choice(wordings)).format(**words)
     pads, some, kind = [b for b in bodies if b.kind == "pad"], [bodies[i] for i in rng.permutation(len(bodies))], rng.random()
-    if kind < .35: return "List what is on the table.", " ".join(say(SEEN, **place(b)) for b in some)
+    if kind < .35: return "List what is on the table.", " ".join(say(SEEN, **mention(b)) for b in some)
     if kind < .7 or not pads or len(pads) == len(bodies):
         some = some[:int(rng.integers(1, 3))]
-        return f"Where is the {' and the '.join(b.name for b in some)}?", " ".join(say(SEEN, **place(b)) for b in some)
+        return f"Where is the {' and the '.join(b.name for b in some)}?", " ".join(say(SEEN, **mention(b)) for b in some)
     bodies = (*[b for b in bodies if b.kind == "block"], pads[int(rng.integers(len(pads)))])
     distances = pad_distances(bodies)
-    return f"How far are the blocks from the {bodies[-1].name}?", " ".join([say(SEEN, **place(bodies[-1])),
-        *(say(AWAY, cm=centimetres(distances[i]), **place(bodies[i])) for i in rng.permutation(list(distances)))])
+    return f"How far are the blocks from the {bodies[-1].name}?", " ".join([say(SEEN, **mention(bodies[-1])),
+        *(say(AWAY, cm=centimetres(distances[i]), **mention(bodies[i])) for i in rng.permutation(list(distances)))])
 
 
 def repetition(rng, scenes):

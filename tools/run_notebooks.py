@@ -22,6 +22,7 @@ def tidy(outputs):
     "Outputs worth keeping."
     kept = []
     for o in outputs:
+        if o.get('name') == 'stderr': continue  # warnings of libraries, with paths of this machine
         if o['output_type'] == 'stream':
             if not (body := settled(o['text'])): continue
             o['text'] = (body + '\n').splitlines(True)
