@@ -6,13 +6,13 @@
 __all__ = ['SEEN', 'AWAY', 'CHOICE', 'PLAN', 'CARD', 'render_output', 'centimetres', 'mention', 'think_of', 'expert', 'claims',
            'grounding', 'spread', 'make_dataset']
 
-# %% ../nbs/02_data.ipynb #de48e7c6
-import json, math, re
+# %% ../nbs/02_data.ipynb #c380e65a
+import json, re
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 from .env import UserError
-from .sim import (Body, COLOURS, Program, Scene, SimPool, TASKS, LEVELS, loc_text, make_scene, pad_distances, parse_output, solve, to_bins)
+from .sim import (Body, COLOURS, Program, Scene, SimPool, TASKS, loc_text, make_scene, pad_distances, solve, to_bins)
 
 # %% ../nbs/02_data.ipynb #b8281904
 def render_output(

@@ -7,7 +7,7 @@ __all__ = ['ADAPTERS', 'ARMS', 'SCENE', 'THINKS', 'check_arms', 'adapter_of', 'r
            'rates', 'detectable', 'Comparison', 'paired', 'compare', 'compare_all', 'noise_floor', 'think_in',
            'swap_entities', 'intervene', 'transplant', 'changed', 'think_change']
 
-# %% ../nbs/07_eval.ipynb #b405b042
+# %% ../nbs/07_eval.ipynb #aeb8e6c0
 import gc, hashlib, re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
-from .env import SPLITS, Store, UserError, check_name
+from .env import Store, UserError, check_name
 from .sim import INNER, Program, Scene, SimPool, Step, loc_text, to_bins
 from .data import expert, render_output, think_of
 from .reward import episode_table, judge, rollout

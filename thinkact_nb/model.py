@@ -7,17 +7,19 @@ __all__ = ['WORDS', 'STANDIN', 'SKIP', 'UNNORMALISED', 'UNNORMALISED_ENDS', 'TAR
            'model_path', 'load_processor', 'keep_memory', 'load_base', 'steady', 'steady_ends', 'lora_config',
            'load_model', 'chat', 'forbidden', 'write', 'memory_table']
 
-# %% ../nbs/03_model.ipynb #5da5c41d
+# %% ../nbs/03_model.ipynb #d1a8940c
 import ctypes, json, tempfile
 from pathlib import Path
-import numpy as np, torch
-import bitsandbytes
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.other import TrainableTokensWrapper
 from PIL import Image
 from transformers import (AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nTextConfig)
-from .env import Profile, UserError, get_profile
+from .env import Profile, UserError, quiet
 from .sim import BINS, SKILLS
+
+# %% ../nbs/03_model.ipynb #12f345ae
+with quiet(): import bitsandbytes
 
 # %% ../nbs/03_model.ipynb #00bc2552
 WORDS = ("<think>", "</think>", "<action>", "</action>", *SKILLS, *(f"<loc{i:02d}>" for i in range(BINS)))

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FORCE_SCALE', 'SPEED_LIMIT', 'LONG_THINK', 'RewardWeights', 'score', 'Episode', 'judge', 'episode_table', 'rollout']
 
-# %% ../nbs/05_reward.ipynb #77016287
+# %% ../nbs/05_reward.ipynb #8fbf2cf0
 from dataclasses import asdict, dataclass
 import pandas as pd
 from .env import Profile
-from .sim import NO_PROGRAM, Outcome, Scene, SimPool, parse_output
+from .sim import Outcome, Scene, SimPool, parse_output
 from .data import grounding
 
 # %% ../nbs/05_reward.ipynb #f60d97d7

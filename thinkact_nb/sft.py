@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['conversations', 'sft_config', 'make_trainer', 'train_sft']
 
-# %% ../nbs/04_sft.ipynb #96773544
+# %% ../nbs/04_sft.ipynb #491706c5
 import json
 import pandas as pd, torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
-from .env import Store, UserError, seed_all
+from .env import Store, seed_all
 from .model import chat, load_model, load_processor
 
 # %% ../nbs/04_sft.ipynb #61c1a436
