@@ -42,7 +42,7 @@ test: $(READY) ## notebooks and package in step, README, site and its links, not
 	$(BIN)/python tools/links.py --check
 	$(BIN)/python tools/readme.py --check
 	$(BIN)/python tools/build_site.py
-	TQDM_DISABLE=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
+	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
 	$(BIN)/python -m pytest -q tests
 
 site: $(READY) ## the pages in _docs, without Quarto, links checked

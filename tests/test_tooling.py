@@ -154,10 +154,11 @@ def test_outputs_on_a_page():
 
 def test_progress_bars_are_not_kept():
     from run_notebooks import tidy
-    stream = lambda text: dict(output_type='stream', name='stderr', text=text.splitlines(True))
+    stream = lambda text, name='stdout': dict(output_type='stream', name=name, text=text.splitlines(True))
     bars = '\rscenes:   0%|          | 0/2 [00:00<?, ?it/s]\rscenes: 100%|##########| 2/2 [00:00<00:00, 9it/s]\n'
     assert tidy([stream(bars)]) == []
     assert tidy([stream(bars + 'saved\n')])[0]['text'] == ['saved\n']
+    assert tidy([stream('/home/me/lib.py:3: FutureWarning\n', 'stderr')]) == []
 
 
 def test_run_notebooks_replaces_outputs(project):
@@ -180,5 +181,5 @@ def test_what_gets_installed(monkeypatch):
     extras = told['extras_require']
     assert set(extras['dev']) > {*extras['train'], *extras['tune'], *extras['notebook']}
     light = ' '.join(told['install_requires'])
-    assert 'fastcore' not in light and 'nbdev' not in light and 'torch' not in light
+    assert 'fastcore<' not in light and 'nbdev' not in light and 'torch' not in light
     assert told['entry_points']['nbdev'] == ['thinkact_nb=thinkact_nb._modidx:d']
