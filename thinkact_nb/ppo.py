@@ -119,7 +119,7 @@ def rl_config(
         ddp_find_unused_parameters=False, dataloader_pin_memory=False, report_to="none", disable_tqdm=True)
     return PPOConfig(str(folder), algorithm=algorithm, **numbers | ALGORITHMS[algorithm] | settings)
 
-# %% ../nbs/06_ppo.ipynb #49bba115
+# %% ../nbs/06_ppo.ipynb #0e4fa4e3
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -147,6 +147,12 @@ class PPOTrainer(GRPOTrainer):
 
     def _put(self, **metrics):
         for name, value in metrics.items(): self._metrics["train"][name].append(float(value))
+
+    def _tokenize_prompts(self, prompts):
+        "One by one: on Python 3.10, transformers' Gemma 3n processor fails on prompts of different lengths."
+        ids, images, fields = zip(*(super(PPOTrainer, self)._tokenize_prompts([p]) for p in prompts))
+        join = lambda parts: torch.cat(parts) if torch.is_tensor(parts[0]) else [row for part in parts for row in part]
+        return join(ids), images[0] and join(images), {k: join([f[k] for f in fields]) for k in fields[0]}
 
     def _generate(self, *args):
         with self._clock("generate"): return super()._generate(*args)
