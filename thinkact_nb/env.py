@@ -6,8 +6,8 @@
 __all__ = ['PACKAGES', 'PROFILES', 'SPLITS', 'SPLIT_SIZE', 'MAKES', 'UserError', 'check_name', 'quiet', 'hardware', 'Profile',
            'get_profile', 'split_of', 'seed_all', 'Store']
 
-# %% ../nbs/00_env.ipynb #e09cb284
-import importlib.metadata, json, os, platform, random, subprocess, sys
+# %% ../nbs/00_env.ipynb #d264c780
+import ctypes, importlib.metadata, json, os, platform, random, subprocess, sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,15 +25,18 @@ def check_name(
     "Raise a `UserError` that lists what there is, if the name is unknown."
     if name not in known: raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
 
-# %% ../nbs/00_env.ipynb #76579f55
+# %% ../nbs/00_env.ipynb #502d824d
 @contextmanager
 def quiet():
-    "Nothing reaches stderr meanwhile, not even from C."
-    sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    "Nothing reaches stdout or stderr meanwhile, not even from C."
+    flush = lambda: (sys.stdout.flush(), sys.stderr.flush(), ctypes.CDLL(None).fflush(None))
+    flush()
+    kept, null = {stream: os.dup(stream) for stream in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
+    for stream in kept: os.dup2(null, stream)
     try: yield
-    finally: os.dup2(kept, 2), os.close(kept), os.close(null)
+    finally:
+        flush(), os.close(null)
+        for stream, was in kept.items(): os.dup2(was, stream), os.close(was)
 
 # %% ../nbs/00_env.ipynb #69fea931
 PACKAGES = ("thinkact_nb", "torch", "torchvision", "transformers", "timm", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface_hub", "numpy", "pybullet")

@@ -2,12 +2,10 @@
 
     python tools/pretrain_standin.py --folder thinkact_nb/standin
 
-It plays the pretrained base VLM where no Gemma fits. It learns to say what is on the table and where, and to repeat
-text; which program an instruction asks for, and the form of an output, are left to SFT. About an hour on two CPU cores.
-
-The committed weights came from a run of 450 vision, 1500 caption and 450 repetition steps, and, after repetitions learned to
-include the semicolon, 110 more of these (--start, --images 2000): `pretraining.json` in their folder is the log of it all."""
-import json, re, time
+It plays the pretrained base VLM where no Gemma fits. It learns to say what is on the table, how much of it, where and how
+far apart, in every colour and shape there is, and to repeat text; which program an instruction asks for, and the form of
+an output, are left to SFT. About an hour on two CPU cores; `pretraining.json` in the folder is the log."""
+import itertools, json, re, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,10 @@ from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nCo
                           PreTrainedTokenizerFast, SiglipImageProcessor)
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
-from thinkact_nb.data import AWAY, SEEN, centimetres, mention, think_of
-from thinkact_nb.sim import BINS, COLOURS, LEVELS, OUTER, TASKS, Scene, World, make_scene, pad_distances, sample_bodies, solve
+from thinkact_nb.data import SAY, centimetres, counted, mention, think_of
+from thinkact_nb.sim import BINS, COLOURS, KNOWN, LEVELS, MOVABLE, NEW, OUTER, SIZES, TASKS, Body, Scene, Table, World, make_scene, pad_distances, solve
 
-VOCABULARY, SOFT_TOKENS, PIXELS, WIDTH, LAYERS, HEAD = 704, 64, 128, 160, 4, 32
+VOCABULARY, SOFT_TOKENS, PIXELS, WIDTH, LAYERS, HEAD = 1152, 64, 128, 160, 4, 32
 ARCHITECTURE = [["er_r1_k3_s2_e2_c24"], ["er_r1_k3_s2_e2_c48"], ["er_r1_k3_s2_e2_c96", "uir_r1_a5_k5_s1_e2_c96", "uir_r1_a5_k5_s1_e2_c96"]]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<start_of_image>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_audio>"]
 LANGUAGE = ["<think>", "</think>", "<action>", "</action>", "pick", "place", "via", *(f"<loc{i:02d}>" for i in range(BINS))]
@@ -34,8 +32,8 @@ TEMPLATE = """{{ bos_token }}{%- for message in messages -%}{{ '<start_of_turn>'
 
 def make_processor():
     "A tokenizer whose pieces are the words of the simulator, any other text falls to bytes; laid out like Gemma's."
-    scenes = [make_scene(t, l, s) for t in TASKS for l in LEVELS for s in range(500)]
-    corpus = [x for s in scenes for x in (s.instruction, think_of(s))] + [q for r in range(200) for q in questions(np.random.default_rng(r), scenes[r].bodies)] + [f" {n} cm" for n in range(100)] * 20 + ["user\n\n\n", "model\n"] * 500
+    scenes = [make_scene(t, l, s) for t in TASKS for l in LEVELS for s in range(150)]
+    corpus = [x for s in scenes for x in (s.instruction, think_of(s))] + [q for r in range(400) for q in questions(np.random.default_rng(r), scene_of(r, 8).bodies)] + [f" {n} cm" for n in range(100)] * 20 + ["user\n\n\n", "model\n"] * 500
     core = Tokenizer(models.BPE())
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     core.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL + LANGUAGE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
@@ -85,18 +83,26 @@ def ordered_rows(model, tokenizer):
     rows[ids] = waves / waves.std() * rows.std()
 
 
-def scene_of(seed, blocks, pads):
+def scene_of(seed, most):
+    "A table of at most so many bodies, of any kind and colour, some of them alike."
     rng = np.random.default_rng([seed, 77])
-    return Scene("none", "none", seed, "", tuple(sample_bodies(rng, int(rng.integers(*blocks)), int(rng.integers(*pads)), OUTER)), ())
+    table = Table(rng, KNOWN + NEW if rng.random() < .25 else KNOWN, "cylinder" if rng.random() < .15 else "block", OUTER)
+    n = table.number(1, most)
+    blocks = table.number(0, min(n, 4)) if n < 3 else table.number(max(1, n - 4), min(n, 4))
+    hues, pads = table.hues(blocks), table.hues(n - blocks)
+    if blocks > 2 and rng.random() < .25: hues = [hues[0]] + [hues[1]] * (blocks - 1)
+    if n < 8 and rng.random() < .2:
+        wall = Body("wall", "grey", .45, round(float(rng.uniform(-.06, .06)), 4))
+        free = table.free_places(n, fits=lambda place: abs(place[1] - wall.y) > .12)
+        return Scene("none", "none", seed, "", (*(table.body(*thing) for thing in zip([table.kind] * blocks + ["pad"] * len(pads), hues + pads, free)), wall), ())
+    return Scene("none", "none", seed, "", tuple(table.lay(hues, pads)), ())
 
 
 def draw(job):
     "Images and scenes of a range of seeds."
-    seeds, blocks, pads = job
+    seeds, most = job
     world, out = World(), []
-    for seed in seeds:
-        scene = scene_of(seed, blocks, pads)
-        if scene.bodies: out.append((world.reset(scene).render(PIXELS), scene))
+    for seed in seeds: out.append((world.reset(scene := scene_of(seed, most)).render(PIXELS), scene))
     world.close()
     return out
 
@@ -106,35 +112,37 @@ def pixel_of(body):
     eye, target = np.array((1.1, 0, .85)), np.array((.49, 0, .02))
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, (0, 0, 1)); right /= np.linalg.norm(right)
-    way = np.array((body.x, body.y, .02 if body.kind == "block" else 0)) - eye
+    way = np.array((body.x, body.y, body.half_height)) - eye
     scale = PIXELS / 2 / np.tan(np.radians(18)) / (way @ forward)
     return PIXELS / 2 + way @ right * scale, PIXELS / 2 - way @ np.cross(right, forward) * scale
 
 
 def pretrain_vision(model, pictures, scenes, steps, rng, log):
     "Teach tower and projection to say, for each of the 8 by 8 cells, what is in it and where."
-    head = nn.Linear(WIDTH, 13 + 4)
+    n_kinds, n_colours = len(SIZES) + 1, len(COLOURS)
+    head = nn.Linear(WIDTH, n_kinds + n_colours + 4)
     parameters = [*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, 1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    kinds, offsets = np.zeros((len(scenes), 64), np.int64), np.zeros((len(scenes), 64, 2), np.float32)
+    kinds, colours, offsets = np.zeros((len(scenes), 64), np.int64), np.zeros((len(scenes), 64), np.int64), np.zeros((len(scenes), 64, 2), np.float32)
     for i, scene in enumerate(scenes):
         for body in scene.bodies:
             u, v = pixel_of(body)
             cell = int(np.clip(v // 16, 0, 7)) * 8 + int(np.clip(u // 16, 0, 7))
-            kinds[i, cell], offsets[i, cell] = 1 + 6 * (body.kind == "pad") + list(COLOURS).index(body.colour), ((u % 16) / 16 - .5, (v % 16) / 16 - .5)
+            kinds[i, cell], colours[i, cell], offsets[i, cell] = 1 + list(SIZES).index(body.kind), list(COLOURS).index(body.colour), ((u % 16) / 16 - .5, (v % 16) / 16 - .5)
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8), indexing="ij")
     where = torch.stack([columns, rows], -1).reshape(1, 64, 2)
     for step in tqdm(range(steps), "vision"):
         pick = rng.integers(0, len(scenes), 64)
-        kind, offset = torch.tensor(kinds[pick]), torch.tensor(offsets[pick])
+        kind, colour, offset = torch.tensor(kinds[pick]), torch.tensor(colours[pick]), torch.tensor(offsets[pick])
         features = model.model.get_image_features(batch(pictures, pick), return_dict=True).pooler_output
-        out, there = head(features), (kind > 0).float()[..., None]
-        loss = F.cross_entropy(out[..., :13].transpose(1, 2), kind, weight=torch.tensor([.2] + [1.] * 12))
-        loss = loss + 4 * ((out[..., 13:15] - offset).pow(2) * there).sum() / there.sum() + (out[..., 15:] - where).pow(2).mean()
+        said, there = head(features).split((n_kinds, n_colours, 2, 2), -1), kind > 0
+        loss = F.cross_entropy(said[0].transpose(1, 2), kind, weight=torch.tensor([.2] + [1.] * (n_kinds - 1))) + .5 * F.cross_entropy(said[1][there], colour[there])
+        loss = loss + 4 * (said[2] - offset)[there].pow(2).sum(-1).mean() + (said[3] - where).pow(2).mean()
         loss = loss + features.mean((0, 1)).pow(2).mean()  # a component shared by all features would drown what differs
         loss.backward(), optimizer.step(), schedule.step(), optimizer.zero_grad()
-        if step % 50 == 49: log(stage="vision", step=step + 1, loss=loss.item(), found=((out[..., :13].argmax(-1) == kind) & (kind > 0)).sum().item() / (kind > 0).sum().item())
+        found = (said[0].argmax(-1) == kind) & (said[1].argmax(-1) == colour) & there
+        if step % 50 == 49: log(stage="vision", step=step + 1, loss=loss.item(), found=found.sum().item() / there.sum().item())
 
 
 def batch(pictures, pick): return pictures[pick].float().div(255).contiguous(memory_format=torch.channels_last)
@@ -142,16 +150,18 @@ def batch(pictures, pick): return pictures[pick].float().div(255).contiguous(mem
 
 def questions(rng, bodies):
     "A question about a table and its true answer."
-    say = lambda wordings, **words: str(rng.choice(wordings)).format(**words)
-    pads, some, kind = [b for b in bodies if b.kind == "pad"], [bodies[i] for i in rng.permutation(len(bodies))], rng.random()
-    if kind < .35: return "List what is on the table.", " ".join(say(SEEN, **mention(b)) for b in some)
-    if kind < .7 or not pads or len(pads) == len(bodies):
-        some = some[:int(rng.integers(1, 3))]
-        return f"Where is the {' and the '.join(b.name for b in some)}?", " ".join(say(SEEN, **mention(b)) for b in some)
-    bodies = (*[b for b in bodies if b.kind == "block"], pads[int(rng.integers(len(pads)))])
-    distances = pad_distances(bodies)
-    return f"How far are the blocks from the {bodies[-1].name}?", " ".join([say(SEEN, **mention(bodies[-1])),
-        *(say(AWAY, cm=centimetres(distances[i]), **mention(bodies[i])) for i in rng.permutation(list(distances)))])
+    say = lambda kind, **words: str(rng.choice(SAY[kind])).format(**words)
+    some, kind = [bodies[i] for i in rng.permutation(len(bodies))], rng.random()
+    blocks, pads = ([b for b in some if f(b.kind)] for f in (lambda k: k in MOVABLE, lambda k: k == "pad"))
+    alone = [b for b in some if sum(o.name == b.name for o in some) == 1]
+    if kind < .3 and blocks and pads:
+        distances = pad_distances(bodies := (*blocks, pads[0]))
+        return f"How far from the {pads[0].name}?", " ".join([say("seen", **mention(pads[0])), *(say("away", cm=centimetres(distances[i]), **mention(bodies[i])) for i in distances)])
+    if kind < .4: return "How many are there?", " ".join(f"{counted(n, name)}." for name, n in sorted((name, len(list(group))) for name, group in itertools.groupby(sorted(b.name for b in bodies))) if n < 5)
+    if kind < .7 and alone:
+        asked = alone[:int(rng.integers(1, 4))]
+        return f"Where is the {' and the '.join(b.name for b in asked)}?", " ".join(say("seen", **mention(b)) for b in asked)
+    return "List what is on the table.", " ".join(say("seen", **mention(b)) for b in sorted(bodies, key=lambda b: b.y))
 
 
 def repetition(rng, scenes):
@@ -169,18 +179,19 @@ def repetition(rng, scenes):
 
 class Captions:
     "Batches of question and answer, with image features already computed: the tower is frozen here."
-    def __init__(self, tokenizer, features, scenes, repeat=0.):
-        self.features, self.scenes, self.repeat = features, scenes, repeat
-        self.texts = [make_scene(t, "L0", SPLITS["validation"] + SPLIT_SIZE - 1 - s) for t in TASKS for s in range(2000)] if repeat else []
+    def __init__(self, tokenizer, features, scenes):
+        self.features, self.scenes = features, scenes
+        self.texts = [make_scene(t, level, SPLITS["validation"] + SPLIT_SIZE - 1 - s) for t in TASKS for s in range(200) for level in ("L0", "L3")]
         self.head = f"<bos><start_of_turn>user\n\n\n<start_of_image>{'<image_soft_token>' * SOFT_TOKENS}<end_of_image>\n\n"  # as the processor writes it
         self.encode = lambda text: tokenizer(text).input_ids
         self.locs = torch.zeros(VOCABULARY + 32, dtype=torch.bool)
         self.locs[tokenizer.convert_tokens_to_ids([f"<loc{i:02d}>" for i in range(BINS)])] = True
 
-    def __call__(self, pick, rng):
+    def __call__(self, pick, rng, repeat=0.):
+        "Questions about the tables picked; the share `repeat` are texts to repeat instead."
         rows = []
         for i in pick:
-            question, answer = repetition(rng, self.texts) if rng.random() < self.repeat else questions(rng, self.scenes[i].bodies)
+            question, answer = repetition(rng, self.texts) if rng.random() < repeat else questions(rng, self.scenes[i].bodies)
             prompt = self.encode(f"{self.head}{question}<end_of_turn>\n<start_of_turn>model\n")
             rows.append((prompt, self.encode(f"{answer}<end_of_turn>\n")))
         longest = max(len(p) + len(a) for p, a in rows)
@@ -212,19 +223,19 @@ def tower_features(model, pictures):
     return torch.cat(out)
 
 
-def pretrain_captions(model, tokenizer, pictures, scenes, sizes, steps, rng, log, save, repeat=0.):
-    "One object, then two, then all: the next stage begins when 70 % of locations are within two bins. `repeat` is the share of repetitions."
-    captions = Captions(tokenizer, tower_features(model, pictures), scenes, repeat)
-    measured_on = Captions(tokenizer, captions.features, scenes)
+def pretrain_captions(model, tokenizer, pictures, scenes, sizes, steps, rng, log, save, stage=0):
+    """One object, then two, then all: the next stage begins when 70 % of locations are within two bins. In the last stage a third of the
+    texts are repetitions: words that no caption uses would stay unusable."""
+    captions = Captions(tokenizer, tower_features(model, pictures), scenes)
     model.model.vision_tower.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=.01, betas=(.9, .98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 50) * (1 if s < steps * .6 else max(.03, (steps - s) / (steps * .4))))
-    edges, stage, good = np.cumsum([0, *sizes]), 0, 0.
+    edges, good = np.cumsum([0, *sizes]), 0.
     held_out = np.arange(edges[-1], len(scenes))
     for step in tqdm(range(steps), "captions"):
         pick = rng.integers(edges[stage] if rng.random() < .8 else 0, edges[stage + 1], 64)
-        ids, labels, features = captions(pick, rng)
+        ids, labels, features = captions(pick, rng, .33 if stage == len(sizes) - 1 else 0.)
         with torch.autocast("cpu", torch.bfloat16): logits = forward(model, ids, features)
         logits, due = logits.float(), labels[:, 1:] >= 0
         loss = F.cross_entropy(logits[:, :-1][due], labels[:, 1:][due], reduction="none")
@@ -233,8 +244,8 @@ def pretrain_captions(model, tokenizer, pictures, scenes, sizes, steps, rng, log
         loss.backward(), nn.utils.clip_grad_norm_(parameters, 1.), optimizer.step(), schedule.step(), optimizer.zero_grad()
         good = .9 * good + .1 * (loc_error(captions, logits, labels) <= 2).float().mean().item()
         if good > .7 and stage < len(sizes) - 1: stage, good = stage + 1, 0.
-        measured = evaluate(model, measured_on, held_out) if step % 200 == 199 or step + 1 == steps else {}
-        if step % 50 == 49: log(stage="repetitions" if repeat else f"captions {stage + 1}", step=step + 1, loss=loss.item(), within_2=good, **measured)
+        measured = evaluate(model, captions, held_out) if step % 200 == 199 or step + 1 == steps else {}
+        if step % 50 == 49: log(stage=f"captions {stage + 1}", step=step + 1, loss=loss.item(), within_2=good, **measured)
         if measured: save()
 
 
@@ -257,8 +268,7 @@ class Settings:
     folder: Path = Path("thinkact_nb/standin")  # weights, configuration, tokenizer and training log
     seed: int = 0
     vision_steps: int = 450
-    caption_steps: int = 1500
-    repeat_steps: int = 450 # captions and repetitions of text, half and half
+    caption_steps: int = 1800
     images: int = 10000     # tables with all their objects; 2,000 with one and 2,000 with two come on top
     held_out: int = 500     # tables to measure on
     start: Path | None = None  # continue from these weights
@@ -283,16 +293,14 @@ def main(settings: Settings):
     print(sum(p.numel() for p in model.parameters()), "parameters")
     sizes = (2000, 2000, settings.images)
     last = sum(sizes) + settings.held_out
-    jobs = [(range(i, min(i + 250, last)), *((((0, 1), (1, 2)) if i % 500 else ((1, 2), (0, 1))) if i < 2000 else ((1, 3), (0, 2)) if i < 4000 else ((2, 5), (1, 3)))) for i in range(0, last, 250)]
+    jobs = [(range(i, min(i + 250, last)), 1 if i < 2000 else 2 if i < 4000 else 8) for i in range(0, last, 250)]
     with ProcessPoolExecutor(2) as pool: drawn = sum(pool.map(draw, jobs), [])
     pictures, scenes = torch.tensor(np.stack([d[0] for d in drawn])).permute(0, 3, 1, 2), [d[1] for d in drawn]
     log(stage="images", step=len(scenes), loss=0.)
     model.model.vision_tower.to(memory_format=torch.channels_last)
     all_objects = np.arange(4000, sum(sizes))
     if settings.vision_steps: pretrain_vision(model, pictures[all_objects], [scenes[i] for i in all_objects], settings.vision_steps, rng, log)
-    if settings.caption_steps: pretrain_captions(model, processor.tokenizer, pictures, scenes, sizes, settings.caption_steps, rng, log, save)
-    every = slice(4000, None)
-    pretrain_captions(model, processor.tokenizer, pictures[every], scenes[every], (settings.images,), settings.repeat_steps, rng, log, save, repeat=.5)
+    pretrain_captions(model, processor.tokenizer, pictures, scenes, sizes, settings.caption_steps, rng, log, save, stage=len(sizes) - 1 if settings.start else 0)
 
 
 if __name__ == "__main__": main(tyro.cli(Settings))
