@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +65,7 @@ def test_help_of_each_command(command, capsys):
     (['data', '--seed', '-1'], 'give 0 or more'),
     (['data', '--profile', 'huge'], 'choose from tiny, t4, large'),
     (['data', '--tasks', 'put_on', 'juggle'], "unknown task 'juggle'"),
+    (['data', '--levels', 'L0', 'L4'], 'it is for evaluation'),
     (['data', '--levels', 'L0,L9'], "unknown level 'L9'"),
     (['data', '--hub', 'me'], 'USER/REPO'),
     (['data', '--run', ''], '--run is empty'),
@@ -142,3 +144,12 @@ def test_env_as_json():
     done = thinkact('env', '--json', '--profile', 't4')
     told = json.loads(done.stdout)
     assert (told['profile']['name'], told['why']) == ('t4', 'asked for')
+
+
+def test_l4_is_for_tasks_without_demonstrations(run, capfd):
+    (Path(run)/'data').mkdir()
+    pd.DataFrame(dict(task=['put_on', 'stack'])).to_parquet(Path(run)/'data/train.parquet')
+    with pytest.raises(SystemExit) as stop: report.main(['eval', '--levels', 'L4', '--tasks', 'swap,stack', '--arms', 'expert', '--run', run])
+    refused(subprocess.CompletedProcess('eval', stop.value.code, *capfd.readouterr()), 'show stack')
+    report.main(['eval', '--levels', 'L4', '--tasks', 'swap', '--arms', 'expert', '--n', '2', '--run', run])
+    assert '2 of    2 scenes' in capfd.readouterr().out

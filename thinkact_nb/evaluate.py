@@ -261,7 +261,7 @@ def noise_floor(
     one, two = fresh(), fresh()
     return dict(scenes=len(scenes), texts=int((one.output != two.output).sum()), discordant=int((one.success != two.success).sum()))
 
-# %% ../nbs/07_eval.ipynb #d877e2c4
+# %% ../nbs/07_eval.ipynb #7517174c
 def think_in(
     output:str # anything at all
 ) -> str:
@@ -272,11 +272,13 @@ def swap_entities(
     think:str,
     scene:Scene
 ) -> str:
-    "The think with the block asked for and another block exchanged, names and places."
-    target = scene.moves[0][0]
-    pair = [scene.bodies[target], next(b for i, b in enumerate(scene.bodies) if i != target and b.kind == "block")]
-    said = [re.search(rf"{b.name}(?: is)? at (<loc\d\d><loc\d\d>)", think) for b in pair]
-    places = [m[1] if m else loc_text(b.x, b.y) for m, b in zip(said, pair)]
+    "The think with the block asked for and another block exchanged, names and places; unchanged where there is no other."
+    target = scene.bodies[scene.moves[0][0]]
+    other = next((b for b in scene.bodies if b.kind == target.kind and b.name != target.name), None)
+    if not other: return think
+    pair, loc = (target, other), r"(<loc\d\d><loc\d\d>)"
+    said = [re.search(rf"{b.name}(?: is)? at {loc}|{loc} (?:is|I see) (?:the|an?) {b.name}", think) for b in pair]
+    places = [m[1] or m[2] if m else loc_text(*b.place) for m, b in zip(said, pair)]
     exchange = {pair[0].name: pair[1].name, pair[1].name: pair[0].name, places[0]: places[1], places[1]: places[0]}
     return re.sub("|".join(map(re.escape, exchange)), lambda m: exchange[m[0]], think)
 

@@ -6,8 +6,8 @@
 __all__ = ['RL', 'PANEL', 'CAPTION', 'TITLE', 'CSS', 'RATES', 'RL_CURVES', 'LIMITS', 'COMMANDS', 'read_log', 'read_table',
            'headline', 'costs', 'findings', 'study_rows', 'data_uri', 'png', 'chart', 'rate_chart', 'curve', 'cases',
            'film', 'demo_video', 'as_table', 'percent', 'page', 'build_report', 'listed', 'check_scenes', 'first_scene',
-           'Common', 'Scenes', 'timed', 'make_pool', 'complete', 'Env', 'Data', 'Sft', 'Ppo', 'say_rates', 'Eval',
-           'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
+           'Common', 'Scenes', 'timed', 'make_pool', 'complete', 'Env', 'Data', 'Sft', 'Ppo', 'say_rates',
+           'check_new_tasks', 'Eval', 'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
 
 # %% ../nbs/09_report.ipynb #534f6b24
 import base64, contextlib, errno, html, io, json, os, re, sys, time, warnings
@@ -338,7 +338,7 @@ def first_scene(
     if split_of(seed) != split: raise UserError(f"scene seed {seed} is of the {split_of(seed)} split: for the {split} split give {SPLITS[split]} or more, or a number below {SPLIT_SIZE} counted from there")
     return seed
 
-# %% ../nbs/09_report.ipynb #69628085
+# %% ../nbs/09_report.ipynb #12ce6b33
 def _option(metavar, default): return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 @dataclass(kw_only=True)
@@ -363,7 +363,9 @@ class Common:
 
     def store(self, new=False) -> Store:
         "The run folder; `new`: begin one if there is none."
-        return Store(self.run, get_profile(self.profile) if self.profile else None, self.hub, self.seed, new)
+        store = Store(self.run, get_profile(self.profile) if self.profile else None, self.hub, self.seed, new)
+        if store.profile.model == "standin": os.environ.setdefault("THINKACT_RENDERER", "tiny")  # what it was pretrained on
+        return store
 
 # %% ../nbs/09_report.ipynb #d35d0a8c
 @dataclass(kw_only=True)
@@ -409,7 +411,7 @@ def complete(
     if there := (store.run / stage / file).exists(): print(f"{MAKES[stage]} in {store.run / stage}: complete, skipped")
     return there
 
-# %% ../nbs/09_report.ipynb #024a1a14
+# %% ../nbs/09_report.ipynb #95e0d624
 @dataclass(kw_only=True)
 class Env(Common):
     "This machine, the profile that fits it and why, and the Hub login."
@@ -430,6 +432,10 @@ class Env(Common):
 @dataclass(kw_only=True)
 class Data(Scenes):
     "Scenes to expert demonstrations, a dataset in data/. --seed: the first scene seed of the train split."
+    def check(self):
+        super().check()
+        if "L4" in listed(self.levels): raise UserError("--levels L4: it is for evaluation, on tasks that the demonstrations leave out")
+
     def __call__(self):
         store = self.store(new=True)
         if self.resume and complete(store, "data"): return
@@ -480,7 +486,7 @@ class Ppo(Common):
                            weights=RewardWeights(self.efficiency, self.safety))
         print(f"{self.algo.upper()} adapter in {store.run / 'rl' / self.algo} after {len(log)} updates")
 
-# %% ../nbs/09_report.ipynb #5c5ee85e
+# %% ../nbs/09_report.ipynb #686c81f9
 def say_rates(
     table # episodes
 ):
@@ -489,6 +495,17 @@ def say_rates(
     for r in rates(table).itertuples(): print(f"{r.arm:14} {r.successes:4} of {r.n} scenes, {r.rate:4.0%} (95 % interval {r.low:.0%} to {r.high:.0%})")
     for algo in RL:
         if {"sft", algo} <= set(table.arm): print(compare(table, "sft", algo))
+
+def check_new_tasks(
+    store:Store,
+    tasks:list[str] # names; none: all
+):
+    "Raise a `UserError` if L4 scenes are asked for of a task that the run's demonstrations show."
+    import pandas as pd
+    from thinkact_nb.sim import TASKS
+    file = store.run / "data" / "train.parquet"
+    shown = set(pd.read_parquet(file, columns=["task"]).task) & set(tasks or TASKS) if file.exists() else ()
+    if shown: raise UserError(f"L4 is for tasks that the demonstrations leave out, and those of {store.run} show {', '.join(sorted(shown))}: choose others with --tasks, or make data without them")
 
 @dataclass(kw_only=True)
 class Eval(Scenes):
@@ -504,6 +521,7 @@ class Eval(Scenes):
 
     def __call__(self):
         store = self.store()
+        if "L4" in listed(self.levels): check_new_tasks(store, listed(self.tasks))
         with quiet(): from thinkact_nb.evaluate import ADAPTERS, THINKS, adapter_of, evaluate, intervene, rates
         arms = listed(self.arms) or ["expert", "random", "base", *(a for a, stage in ADAPTERS.items() if (store.run / stage / "adapter_config.json").exists())]
         for arm in arms: adapter_of(store, arm)

@@ -299,8 +299,10 @@ def solve(
     "The program an expert runs, from the scene's truth."
     return Program(tuple(Step(skill, *to_bins(*place)) for skill, place in TASKS[scene.task].plan(scene)))
 
-# %% ../nbs/01_sim.ipynb #bfeaae05
+# %% ../nbs/01_sim.ipynb #f7f48449
 HOME = (0., -0.6, 0., -2.4, 0., 1.8, math.pi / 4)  # joint angles, radians: the arm folded out of the camera's way
+_UPPER, _FORE = math.hypot(.316, .0825), math.hypot(.384, .0825)  # links from shoulder to elbow and from elbow to wrist, metres
+_UPPER_OFFSET, _FORE_OFFSET = math.atan2(.0825, .316), math.atan2(.0825, .384)  # the elbow's axis lies beside both
 _LIMITS = ((-2.9, 2.9), (-1.76, 1.76), (-2.9, 2.9), (-3.07, -0.07), (-2.9, 2.9), (-0.01, 3.75), (-2.9, 2.9))
 
 def inverse_kinematics(
@@ -309,13 +311,12 @@ def inverse_kinematics(
     z:float
 ) -> np.ndarray | None: # 7 joint angles, radians, or None if the arm cannot reach
     "Joint angles that put the grasp point there with the hand pointing down and the fingers opening along y."
-    upper, fore = math.hypot(.316, .0825), math.hypot(.384, .0825)
     reach, height = math.hypot(x, y) - 0.088, z + 0.212 - 0.333
-    cosine = (reach**2 + height**2 - upper**2 - fore**2) / (2 * upper * fore)
+    cosine = (reach**2 + height**2 - _UPPER**2 - _FORE**2) / (2 * _UPPER * _FORE)
     if not -1 <= cosine <= 1: return None
     bend = math.acos(cosine)
-    shoulder = math.atan2(reach, height) - math.atan2(fore * math.sin(bend), upper + fore * math.cos(bend)) - math.atan2(.0825, .316)
-    elbow = -(bend + math.atan2(.0825, .316) + math.atan2(.0825, .384))
+    shoulder = math.atan2(reach, height) - math.atan2(_FORE * math.sin(bend), _UPPER + _FORE * cosine) - _UPPER_OFFSET
+    elbow = -(bend + _UPPER_OFFSET + _FORE_OFFSET)
     turn = math.atan2(y, x)
     joints = (turn, shoulder, 0., elbow, 0., shoulder - elbow, math.pi / 4 + turn)
     return np.array(joints) if all(lo <= q <= hi for q, (lo, hi) in zip(joints, _LIMITS)) else None
@@ -365,7 +366,7 @@ def renderer() -> str: # "egl" or "tiny"
     check_name("renderer in THINKACT_RENDERER", name := os.environ["THINKACT_RENDERER"], ("egl", "tiny"))
     return name
 
-# %% ../nbs/01_sim.ipynb #f7d30c54
+# %% ../nbs/01_sim.ipynb #3b6778b1
 FINGERS = (7, 8)            # joints and links of the merged Panda
 TABLE = (.78, .72, .62)     # its colour
 
@@ -385,7 +386,9 @@ class World:
         call(pybullet.changeConstraint, gear, gearRatio=-1, erp=.1, maxForce=50)
         call(pybullet.setCollisionFilterPair, self.table, self.robot, -1, -1, 0)
         # called at every physics step, so bound once
-        self._advance, self._contacts, self._joints = (partial(f, physicsClientId=self.client) for f in (pybullet.stepSimulation, pybullet.getContactPoints, pybullet.getJointStates))
+        self._advance, self._contacts, self._joints, drive = (partial(f, physicsClientId=self.client) for f in (
+            pybullet.stepSimulation, pybullet.getContactPoints, pybullet.getJointStates, pybullet.setJointMotorControlArray))
+        self._drive = partial(drive, self.robot, (*range(7), *FINGERS), pybullet.POSITION_CONTROL, forces=(87,) * 4 + (40,) * 3 + (20, 20))
 
     def close(self):
         if pybullet.isConnected(self.client): pybullet.disconnect(self.client)
@@ -471,12 +474,11 @@ def render(self:World,
     if textured: self._call(pybullet.changeVisualShape, self.table, -1, textureUniqueId=-1, rgbaColor=(*TABLE, 1))
     return np.array(pixels, np.uint8).reshape(size, size, 4)[..., :3]
 
-# %% ../nbs/01_sim.ipynb #302b54a2
+# %% ../nbs/01_sim.ipynb #c27c1d92
 @patch
 def _command(self:World, joints, speeds=(0.,) * 7):
     "Set the motors' targets: arm joint angles (rad), their speeds (rad/s), and the grip."
-    self._call(pybullet.setJointMotorControlArray, self.robot, (*range(7), *FINGERS), pybullet.POSITION_CONTROL,
-               targetPositions=(*joints, self.grip, self.grip), targetVelocities=(*speeds, 0, 0), forces=(87,) * 4 + (40,) * 3 + (20, 20))
+    self._drive(targetPositions=(*joints, self.grip, self.grip), targetVelocities=(*speeds, 0, 0))
 
 @patch
 def _touch(self:World, contact):

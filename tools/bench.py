@@ -1,37 +1,113 @@
 """Times what users wait for; one JSON line each: name, value, unit, reference, ratio (value over reference).
-References were measured on two CPU cores; machines differ, so compare ratios of one run."""
+References marked "same run" were measured beside the value; the others are goals. Machines differ, so compare ratios of one run."""
 import json
+import os
+import statistics
 import subprocess
 import sys
 import time
-
-REFERENCE = {'episode': 28., 'image of 128 px': 4., 'thinkact --help': 600., 'import thinkact_nb.sim': 700.}  # milliseconds
-
-
-def tell(name, milliseconds):
-    print(json.dumps(dict(name=name, value=round(milliseconds, 2), unit='ms', reference=REFERENCE[name], ratio=round(milliseconds/REFERENCE[name], 2))), flush=True)
+from contextlib import contextmanager
 
 
-def timed(f, repeat):
-    "Milliseconds per call, the median of `repeat` calls."
+def tell(name, value, unit, reference):
+    print(json.dumps(dict(name=name, value=round(value, 3), unit=unit, reference=round(reference, 3), ratio=round(value/reference, 2))), flush=True)
+
+
+def seconds(f, repeat):
+    "Seconds per call, the median of `repeat` calls."
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
         f()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repeat//2]*1000
+    return statistics.median(times)
 
 
 def run(*command): return lambda: subprocess.run(command, check=True, capture_output=True)
 
 
+@contextmanager
+def silent():
+    from thinkact_nb.env import quiet
+    with quiet(): yield
+
+
+def peer(episodes=6):
+    "Episodes per second of panda-gym's pick and place: 50 steps of random actions and one image of 128 px. None if it is not installed."
+    try: import panda_gym  # noqa: F401
+    except ImportError: return None
+    import gymnasium
+    with silent():
+        env = gymnasium.make('PandaPickAndPlace-v3', render_mode='rgb_array', renderer='Tiny', render_width=128, render_height=128)
+        def episode():
+            env.reset(seed=0)
+            for _ in range(50): env.step(env.action_space.sample())
+            env.render()
+        took = seconds(episode, episodes)
+        env.close()
+    return 1/took
+
+
+def simulator():
+    from thinkact_nb.sim import TASKS, World, make_scene, solve
+    world = World()
+    tell('image of 128 px', 1000*seconds(world.reset(make_scene('put_on', 'L0', 0)).render, 50), 'ms', 4.)
+    def expert(task, n=25):
+        scenes = iter([make_scene(task, 'L0', s) for s in range(n)])
+        def episode():
+            world.reset(scene := next(scenes)).render()
+            assert world.run(solve(scene)).success
+        return 1/seconds(episode, n)
+    for task in TASKS:
+        beside = peer()
+        tell(f'expert episodes with one image, one process: {task}' + ('; reference: panda-gym, same run' if beside else '; reference: goal'), expert(task), '1/s', beside or 30.)
+    tell('share of an expert episode inside stepSimulation and getCameraImage', physics_share(world), '', .9)
+
+
+def physics_share(world, n=40):
+    "How much of the wall time of expert episodes, image and safety monitor included, PyBullet's two heavy calls take."
+    import pybullet
+    from thinkact_nb.sim import make_scene, solve
+    inside = 0.
+    def timed(f):
+        def call(*args, **kwargs):
+            nonlocal inside
+            start = time.perf_counter()
+            out = f(*args, **kwargs)
+            inside += time.perf_counter() - start
+            return out
+        return call
+    jobs = [(s := make_scene('put_on', 'L0', seed), solve(s)) for seed in range(n)]
+    advance, camera = world._advance, pybullet.getCameraImage
+    world._advance, pybullet.getCameraImage = timed(advance), timed(camera)
+    start = time.perf_counter()
+    for scene, program in jobs: world.reset(scene).render(), world.run(program)
+    whole = time.perf_counter() - start
+    world._advance, pybullet.getCameraImage = advance, camera
+    return inside/whole
+
+
+def pools(n=200):
+    from thinkact_nb.sim import SimPool, make_scene, run_episode, solve
+    jobs = [(s := make_scene('put_on', 'L0', seed), solve(s)) for seed in range(n)]
+    rates = {}
+    for workers in (1, 2):
+        with SimPool(workers) as pool:
+            pool.map(run_episode, jobs[:8])
+            start = time.perf_counter()
+            pool.map(run_episode, jobs)
+            rates[workers] = n/(time.perf_counter() - start)
+            pids = list(pool._processes._pool_manager.worker_manager.workers)
+            memory = max(int(line.split()[1])/1024 for pid in pids for line in open(f'/proc/{pid}/status') if line.startswith('VmRSS')) if os.path.exists('/proc/self/status') else None
+    tell('episodes per second, SimPool(2); reference: SimPool(1), same run', rates[2], '1/s', rates[1])
+    if memory: tell('memory of a simulator worker', memory, 'MB', 250.)
+
+
+def command_line():
+    tell('import thinkact_nb.sim', 1000*seconds(run(sys.executable, '-c', 'import thinkact_nb.sim'), 5), 'ms', 700.)
+    tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.report import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
+
+
 if __name__ == '__main__':
-    from thinkact_nb.sim import World, make_scene, solve
-    world, scenes = World(), iter([make_scene('put_on', 'L0', s) for s in range(100)])
-    def episode():
-        scene = next(scenes)
-        assert world.reset(scene).run(solve(scene)).success
-    tell('episode', timed(episode, 50))
-    tell('image of 128 px', timed(world.render, 50))
-    tell('import thinkact_nb.sim', timed(run(sys.executable, '-c', 'import thinkact_nb.sim'), 5))
-    tell('thinkact --help', timed(run(sys.executable, '-c', 'from thinkact_nb.report import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5))
+    with silent(): import thinkact_nb.sim  # noqa: F401, PyBullet greets
+    for part in (simulator, pools, command_line): part()
