@@ -1,0 +1,176 @@
+"""Demonstrations: every program works, every claim is true by a checker that shares nothing with the writer, datasets are the same bytes however they were made.
+ROWS and EXAMPLES in the environment make the two large checks larger (2000 and 100000 for a release)."""
+import hashlib
+import json
+import math
+import os
+import re
+
+import pytest
+from datasets import load_dataset
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from thinkact_nb import data, sim
+from thinkact_nb.env import UserError
+
+ROWS, EXAMPLES = int(os.environ.get('ROWS', 180)), int(os.environ.get('EXAMPLES', 3000))
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data')
+    with sim.SimPool(2) as pool: data.make_dataset(ROWS, folder, pool, levels=('L0', 'L1', 'L2', 'L3'), seed=1000)
+    return folder
+
+
+def rows_of(folder): return load_dataset(str(folder), split='train', cache_dir=str(folder/'cache'))
+
+
+def test_every_program_works_again_from_its_text(made):
+    rows = rows_of(made)
+    scenes = [sim.make_scene(r['task'], r['level'], r['seed']) for r in rows]
+    with sim.SimPool(2) as pool: outcomes = pool.run(scenes, [sim.parse_output(r['output']).program for r in rows])
+    assert len(rows) == ROWS and all(o.success for o in outcomes)
+
+
+PLACE = r'<loc(\d\d)><loc(\d\d)>'
+THING = r'(\w+ (?:block|cylinder|pad|wall))'
+
+
+def bins(body): return math.floor((body['x'] - .18)/.01 + 1e-9), math.floor((body['y'] + .32)/.01 + 1e-9)
+
+
+def centre(place): return .18 + (int(place[0]) + .5)*.01, -.32 + (int(place[1]) + .5)*.01
+
+
+def check(sentence, bodies, row):
+    "How many claims a sentence makes; fails on a false one. Reads the scene's JSON, not our classes."
+    named = lambda name: [b for b in bodies if f"{b['colour']} {b['kind']}" == name]
+    movable = [b for b in bodies if b['kind'] in ('block', 'cylinder')]
+    distance = lambda b: math.dist((b['x'], b['y']), next((p['x'], p['y']) for p in bodies if p['kind'] == 'pad'))
+    things, places, made = [t for t in re.findall(THING, sentence) if not t.lower().startswith('the ')], re.findall(PLACE, sentence), 0
+    relation = next((r for r in ('to the left of', 'to the right of', 'in front of', 'behind') if r in sentence), None)
+    if places and relation:
+        (x, y), other = centre(places[0]), named(things[0])[0]
+        dx, dy = x - other['x'], y - other['y']
+        assert dict(zip(('to the left of', 'to the right of', 'in front of', 'behind'), (-dy, dy, dx, -dx)))[relation] > .05, sentence
+        made += 1
+    elif places and not things:
+        assert min(math.dist(centre(places[0]), (b['x'], b['y'])) for b in bodies) > .09, sentence  # said to be free
+        made += 1
+    elif places:
+        body = [b for b in named(things[0]) if max(abs(p - int(q)) for p, q in zip(bins(b), places[0])) <= 1]
+        assert body, sentence
+        made += 1
+        if cm := re.search(r'(\d+) cm', sentence):
+            assert any(abs(100*distance(b) - int(cm[1])) <= .51 for b in body), sentence
+            made += 1
+    if word := re.search(r'farthest|nearest|matching|odd', sentence):
+        chosen, key = named(things[0])[0], word[0]
+        if key == 'matching': assert [b['colour'] for b in bodies if b['kind'] == 'pad'] == [chosen['colour']], sentence
+        elif key == 'odd': assert sum(b['colour'] == chosen['colour'] for b in movable) == 1, sentence
+        else: assert distance(chosen) == (max if key == 'farthest' else min)(map(distance, movable)), sentence
+        assert key in ('matching', 'odd') or key in row['instruction'], sentence
+        made += 1
+    for n, name in re.findall(r'(one|two|three|four) (\w+ (?:block|cylinder))', sentence):
+        assert len(named(name)) == ('one', 'two', 'three', 'four').index(n) + 1, sentence
+        made += 1
+    if 'etween' in sentence or 'separates' in sentence:
+        wall = next(b for b in bodies if b['kind'] == 'wall')
+        assert (named(things[0])[0]['y'] - wall['y'])*(named(things[1])[0]['y'] - wall['y']) < 0, sentence
+        made += 1
+    return made
+
+
+def test_every_claim_is_true(made):
+    made_claims = {}
+    for row in rows_of(made):
+        think, scene = re.search('<think>(.*)</think>', row['output'])[1], json.loads(row['scene'])
+        found = sum(check(s, scene['bodies'], row) for s in re.split(r'(?<=\.) ', think))
+        assert found >= 2 and data.grounding(think, sim.make_scene(row['task'], row['level'], row['seed'])) == 1, think
+        moved = {f"{scene['bodies'][i]['colour']} {scene['bodies'][i]['kind']}" for i, _ in scene['moves']}
+        assert all(name in think for name in moved)
+        made_claims[row['task']] = made_claims.get(row['task'], 0) + found
+    assert set(made_claims) == set(sim.TASKS)
+
+
+def test_wordings(): assert all(len(set(forms)) >= 5 for language in (data.ENGLISH, data.KOREAN) for forms in language.values())
+
+
+def test_korean_says_the_same():
+    for task in sim.TASKS:
+        for seed in range(20):
+            scene = sim.make_scene(task, 'L3', seed)
+            asked, output = data.demonstration(scene, 'ko')
+            assert re.search('[가-힣]', asked) and not re.search('[a-z]', asked + sim.parse_output(output).think.replace('loc', '').replace(' cm', ''))
+            assert sim.parse_output(output).program == sim.solve(scene)
+            places = lambda text: sorted(re.findall(PLACE, sim.parse_output(text).think))
+            assert places(output) == places(data.expert(scene))
+    assert (f'{data.Noun("블록"):을}', f'{data.Noun("패드"):을}', f'{data.Noun("벽"):과}', f'{data.Noun("오른쪽"):으로}', f'{data.Noun("패드"):으로}') == ('블록을', '패드를', '벽과', '오른쪽으로', '패드로')
+
+
+def test_mistakes_are_consistent_and_wrong():
+    scenes = [sim.make_scene('put_on', 'L0', s) for s in range(40)]
+    assert [data.mistaken(s) for s in scenes] == scenes
+    wrong = [data.mistaken(s, wrong=1.) for s in scenes]
+    assert all(a.moves != b.moves for a, b in zip(scenes, wrong) if sum(x.kind == 'block' for x in a.bodies) > 1)
+    off = [math.dist(a.bodies[0].place, data.mistaken(a, noise=3.).bodies[0].place) for a in scenes]
+    assert .02 < sum(off)/len(off) < .06  # 3 bins of 10 mm on each axis
+
+
+def test_same_seed_and_interruption_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, 'PART', 6)
+    digest = lambda folder: hashlib.sha256((folder/'train.parquet').read_bytes()).hexdigest()
+    with sim.SimPool(2) as pool:
+        for name in 'ab': data.make_dataset(20, tmp_path/name, pool, seed=7)
+
+    class Stopping(sim.SimPool):
+        def map(self, *args):
+            self.limit -= 1
+            if self.limit < 0: raise KeyboardInterrupt
+            return super().map(*args[:2])
+    with pytest.raises(KeyboardInterrupt): data.make_dataset(20, tmp_path/'c', Stopping(0, limit=2), seed=7)
+    kept = sorted(p.name for p in (tmp_path/'c/parts').glob('*.parquet'))
+    assert len(kept) == 2 and not (tmp_path/'c/train.parquet').exists()
+    counting = Stopping(0, limit=100)
+    data.make_dataset(20, tmp_path/'c', counting, seed=7)
+    assert counting.limit == 98  # two parts were left to make
+    assert digest(tmp_path/'a') == digest(tmp_path/'b') == digest(tmp_path/'c')
+    assert not (tmp_path/'c/parts').exists()
+
+
+def test_bad_input(tmp_path):
+    pool = sim.SimPool(0)
+    with pytest.raises(UserError, match='1 or more'): data.make_dataset(0, tmp_path, pool)
+    with pytest.raises(UserError, match='put_on'): data.make_dataset(1, tmp_path, pool, tasks=('juggle',))
+    with pytest.raises(UserError, match='language'): data.make_dataset(1, tmp_path, pool, lang='fr')
+    (tmp_path/'file').touch()
+    with pytest.raises(UserError, match='cannot write'): data.make_dataset(1, tmp_path/'file', pool)
+
+
+PIECES = st.sampled_from(['<think>', '</think>', '<action>', '</action>', 'pick ', 'place ', 'via ', '<loc00>', '<loc63>', '<loc64>', '<loc7>', ';', ' ', '\n', 'é', '٣', '\x00', ''])
+VALID = data.expert(sim.make_scene('swap', 'L0', 1))
+
+
+@st.composite
+def mutated(draw):
+    "A valid output with some characters cut out, doubled or replaced."
+    text = VALID
+    for _ in range(draw(st.integers(0, 4))):
+        i, j = sorted((draw(st.integers(0, len(text))), draw(st.integers(0, len(text)))))
+        if draw(st.booleans()): i, j = i, min(j, i + 3)
+        text = text[:i] + draw(st.one_of(PIECES, st.text(max_size=3), st.just(text[i:j]*2))) + text[j:]
+    return text
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(st.text(), st.lists(PIECES, max_size=30).map(''.join), mutated()))
+@example(VALID)
+def test_parsing_is_total(text):
+    parsed = sim.parse_output(text)
+    assert (parsed.program is None) == bool(parsed.reason)
+    if parsed.program:
+        again = sim.parse_output(data.render_output(parsed.think, parsed.program))
+        assert again == parsed
+        assert re.sub(r'\s', '', str(parsed.program)) == re.sub(r'\s', '', text.partition('</think>')[2].partition('<action>')[2].partition('</action>')[0]).removesuffix(';')

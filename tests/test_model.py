@@ -1,0 +1,362 @@
+"The silent traps of Gemma 3n in four bits, each on a tiny random model. Each docstring names the guard that it watches: without it the test fails."
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import bitsandbytes
+import httpx
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from peft import get_peft_model
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoTokenizer, Gemma3nConfig, Gemma3nForConditionalGeneration
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from thinkact_nb import model as m
+from thinkact_nb.env import Store, UserError, get_profile
+from thinkact_nb.ppo import PPOTrainer, rl_config, rl_trainer
+from thinkact_nb.sft import make_trainer, sft_config
+
+EYES = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8) for i in range(2)]
+TEXTS = ['<think>I see <loc03><loc60>.</think><action>pick <loc03><loc60></action>', '<think></think><action>place <loc00><loc63>; via <loc31><loc32></action>']
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "A random Gemma 3n of six layers, the last two of which use the keys and values of others; the stand-in's tokenizer."
+    folder = tmp_path_factory.mktemp('tiny')/'base'
+    shutil.copytree(m.STANDIN, folder, ignore=shutil.ignore_patterns('*.safetensors'))
+    config = json.loads((folder/'config.json').read_text())
+    config['text_config'] |= dict(num_hidden_layers=6, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, hidden_size=64, intermediate_size=[128]*6,
+                                  activation_sparsity_pattern=[.95]*2 + [0.]*4, altup_num_inputs=4, num_attention_heads=2, num_key_value_heads=1)
+    (folder/'config.json').write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = Gemma3nForConditionalGeneration(Gemma3nConfig.from_pretrained(folder))
+    for name, p in model.named_parameters():
+        if 'altup' in name and 'coefs' in name: torch.nn.init.normal_(p, std=.1)
+    weights = model.state_dict()
+    from safetensors.torch import save_file
+    save_file({k: v.contiguous() for k, v in weights.items() if k != 'lm_head.weight'}, folder/'model.safetensors', metadata=dict(format='pt'))
+    return folder
+
+
+@pytest.fixture
+def profile(folder): return replace(get_profile('tiny'), model=str(folder), max_new_tokens=8, sft_batch=2, sft_micro_batch=2, lora_rank=4)
+
+
+@pytest.fixture
+def adapted(profile): return stirred(m.load_model(profile, trainable=True))
+
+
+def stirred(model, size=.05):
+    "With adapters that do something."
+    for p in model.parameters():
+        if p.requires_grad: p.data += torch.randn_like(p)*size
+    return model
+
+
+@pytest.fixture
+def batch(profile):
+    "Two questions with images and answers; labels on the answers."
+    processor = m.load_processor(profile)
+    asked = [processor.apply_chat_template(m.chat('Put the red block on the blue pad.'), tokenize=False, add_generation_prompt=True) for _ in TEXTS]
+    out = processor(text=[a + t for a, t in zip(asked, TEXTS)], images=[[e] for e in EYES], add_special_tokens=False, padding=True, return_tensors='pt')
+    out['labels'] = out['input_ids'].clone()
+    for row, text in zip(out['labels'], TEXTS): row[:-len(processor.tokenizer(text, add_special_tokens=False).input_ids)] = -100
+    return out
+
+
+def gradients(model, batch, **kwargs):
+    "Of the loss, by parameter."
+    model.zero_grad()
+    model.train()
+    model(**batch, **kwargs).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def same(a, b, tolerance=1e-4):
+    "Relative to the largest gradient of each parameter."
+    assert a.keys() == b.keys()
+    return all((a[n] - b[n]).abs().max() <= tolerance*b[n].abs().max() + 1e-7 for n in a)
+
+
+@pytest.fixture
+def store(tmp_path, profile):
+    "A run with two demonstrations."
+    store = Store(tmp_path/'run', profile)
+    rows = dict(image=[dict(path=None, bytes=png(e)) for e in EYES], instruction=['Put it there.']*2, output=TEXTS)
+    Dataset.from_dict(rows, Features(image=Image(), instruction=Value('string'), output=Value('string'))).to_parquet(store.path('data')/'train.parquet')
+    return store
+
+
+def png(array):
+    import io
+    import PIL.Image
+    PIL.Image.fromarray(array).save(file := io.BytesIO(), 'png')
+    return file.getvalue()
+
+
+# four bits
+
+def test_default_4bit_load_cannot_train(adapted, batch):
+    "Guard: the AltUp coefficients in `SKIP`. Training clamps them in place, which packed bytes do not allow."
+    assert all(g.isfinite().all() for g in gradients(adapted, batch).values())
+
+
+def test_skip_list_patterns_match(profile):
+    "Guard: patterns in `SKIP` begin as the names do (`model.vision_tower`, not `vision_tower`), and `lm_head` is among them."
+    packed = {n for n, x in m.load_base(profile).named_modules() if isinstance(x, bitsandbytes.nn.Linear4bit)}
+    whole = ('lm_head', 'vision', 'coefs', 'modality_router')
+    assert not [n for n in packed if any(w in n for w in whole)]
+    assert {n.split('.')[2] for n in packed} == {'layers', 'altup_projections', 'altup_unembed_projections', 'per_layer_model_projection'}
+
+
+def test_training_after_generate(adapted, batch):
+    "Guard: `support_avx512bf16_for_cpu = False` in `load_base`. Such CPUs repack weights when they generate, and gradients are wrong afterwards."
+    before = gradients(adapted, batch)
+    adapted.eval()
+    adapted.generate(**{k: v for k, v in batch.items() if k != 'labels'}, max_new_tokens=3, do_sample=False)
+    assert same(gradients(adapted, batch), before, 1e-6)
+    assert not any(x.support_avx512bf16_for_cpu for x in adapted.modules() if isinstance(x, bitsandbytes.nn.Linear4bit))
+
+
+# attention
+
+@pytest.mark.parametrize('stage', ['sft', 'rl'])
+def test_checkpointing_is_not_reentrant(adapted, batch, stage, store, tmp_path):
+    "Guard: `use_reentrant=False` in `sft_config` and `rl_config`. Reentrant checkpointing loses the gradients of shared keys and values."
+    plain = gradients(adapted, batch)
+    settings = sft_config(store) if stage == 'sft' else rl_config(store.profile, tmp_path)
+    adapted.gradient_checkpointing_enable(settings.gradient_checkpointing_kwargs)
+    adapted.enable_input_require_grads()
+    assert same(gradients(adapted, batch), plain)
+
+
+def test_cache_on_and_off(adapted, batch):
+    "Guard: transformers 5.6 or newer in settings.ini. Before, layers that share keys and values used their own, untrained ones when there was no cache."
+    with torch.no_grad(): one, two = (adapted(**batch, use_cache=on).logits for on in (True, False))
+    torch.testing.assert_close(one, two)
+    assert same(gradients(adapted, batch, use_cache=False), gradients(adapted, batch, use_cache=True))
+
+
+# the vocabulary
+
+def test_new_ids_are_refused(profile):
+    "Guard: `check_words`. Ids that `add_tokens` gives are read as audio."
+    tokenizer, config = m.load_processor(profile).tokenizer, Gemma3nConfig.from_pretrained(profile.model)
+    tokenizer.add_tokens(['<wave>'])
+    with pytest.raises(UserError, match='id 7.* images and audio'): m.check_words(tokenizer, config, ['<wave>'])
+    tokenizer.add_special_tokens(dict(additional_special_tokens=['<unused0>']))
+    with pytest.raises(UserError, match='special'): m.check_words(tokenizer, config, ['<unused0>'])
+    with pytest.raises(UserError, match='no <unused'): m.claim_slots(tokenizer, [f'<wave{i}>' for i in range(400)])
+
+
+def as_gemma(folder, to):
+    "The base with the words of acting taken out of its tokenizer: their ids are unused slots again."
+    shutil.copytree(folder, to)
+    text = json.loads((to/'tokenizer.json').read_text())
+    names = {w: f'<unused{i}>' for i, w in enumerate(m.WORDS)}
+    spare = lambda name: names.get(name, name.replace('<unused', '<spare'))
+    text['model']['vocab'] = {spare(k): v for k, v in text['model']['vocab'].items()}
+    for token in text['added_tokens']: token['content'] = spare(token['content'])
+    (to/'tokenizer.json').write_text(json.dumps(text))
+    return to
+
+
+def test_words_take_slots_with_sensible_rows(folder, profile, tmp_path):
+    "Guards: `check_words` in `load_processor`, `first_rows` in `new_adapter`."
+    profile = replace(profile, model=str(as_gemma(folder, tmp_path/'gemma')))
+    processor = m.load_processor(profile)
+    assert len(processor.claimed) > 66 and '<loc63>' in processor.claimed
+    assert processor.tokenizer.convert_tokens_to_ids(list(m.WORDS)) == AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(list(m.WORDS))
+    model = m.load_model(profile, trainable=True)
+    rows, table = m.trained_rows(model), m.load_base(profile).get_input_embeddings().weight
+    expected = m.first_rows(table, processor.tokenizer, processor.claimed)
+    assert torch.equal(rows[[m.WORDS.index(w) for w in processor.claimed]], expected)
+    assert torch.cosine_similarity(rows[-1], rows[-2], 0) > torch.cosine_similarity(rows[-1], rows[-32], 0)
+
+
+def test_image_ids_are_never_written(profile, monkeypatch):
+    "Guard: `suppress_tokens` in `write`. A sampled image id is read as an image that is not there."
+    model, processor, seen = m.load_base(profile).eval(), m.load_processor(profile), []
+    end = m.forbidden(model.config)[0]
+    model.lm_head.register_forward_hook(lambda module, args, out: out + 100*(torch.arange(out.shape[-1]) >= end))
+    generate = model.generate
+    monkeypatch.setattr(model, 'generate', lambda **kwargs: seen.append(generate(**kwargs)[:, kwargs['input_ids'].shape[1]:]) or torch.cat([kwargs['input_ids'], seen[-1]], 1))
+    for temperature in (0., 1.): m.write(model, processor, EYES, ['Say.']*2, max_new_tokens=4, temperature=temperature)
+    assert len(seen) == 2 and all((ids < end).all() for ids in seen)
+
+
+def test_image_ids_are_never_sampled_in_rl(adapted, store):
+    "Guard: `suppress_tokens` in `rl_trainer`."
+    adapted.save_pretrained(store.path('sft'))
+    trainer = rl_trainer(store, None, updates=1, report_to='none')
+    assert set(m.forbidden(adapted.config)) <= set(trainer.generation_config.suppress_tokens)
+
+
+# trained rows
+
+def test_row_gradients_are_those_of_peft(adapted, batch, monkeypatch):
+    "Guard: `forward_adapters` replaces rows in the input and columns in the head; leave out either and gradients differ from PEFT's."
+    ours = gradients(adapted, batch)
+    with torch.no_grad(): logits = adapted(**batch).logits
+    monkeypatch.setattr(TrainableTokensLayer, 'forward_adapters', TrainableTokensLayer._orig_forward_adapters)
+    assert same(ours, gradients(adapted, batch))
+    with torch.no_grad(): torch.testing.assert_close(logits, adapted(**batch).logits)
+
+
+class Made(TorchDispatchMode):
+    "The shapes of tensors that get memory of their own."
+    shapes = set()
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        out = op(*args, **kwargs or {})
+        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if torch.is_tensor(t)}
+        self.shapes = self.shapes | {tuple(t.shape) for t in tree_leaves(out) if torch.is_tensor(t) and t.untyped_storage().data_ptr() not in known}
+        return out
+
+
+trl_1_16 = pytest.mark.skipif(not hasattr(__import__('trl.trainer.sft_trainer').trainer.sft_trainer, 'add_fused_lm_head'), reason='TRL before 1.16 copies the table in its own head')
+
+
+@trl_1_16
+def test_no_copy_of_the_table(store):
+    "Guards: `forward_adapters` and `fuse_heads`. PEFT's forward copies the table, and TRL's head wants a gradient of its size."
+    trainer = make_trainer(store, steps=1)
+    table = tuple(trainer.model.get_input_embeddings().token_adapter.base_layer.weight.shape)
+    batch = next(iter(trainer.get_train_dataloader()))
+    with Made() as made: trainer.compute_loss(trainer.model, batch).backward()
+    assert m.trained_rows(trainer.model).grad.abs().max() > 0
+    assert not made.shapes & {table, table[::-1]}
+
+
+@trl_1_16
+def test_head_gives_what_trl_gives(adapted, batch):
+    "Guard: softcap and shift in `fuse_head`."
+    from trl.trainer.utils import add_fused_lm_head
+    base, out = adapted.get_base_model(), {}
+    forward = base.forward
+    for name, fuse in dict(theirs=add_fused_lm_head, ours=m.fuse_head).items():
+        base.forward = forward
+        fuse(base, temperature=.7, outputs=('log_probs', 'entropy', 'is_top1'))
+        one = base(**batch, fused_lm_head=True)
+        out[name] = one, gradients(base, batch, fused_lm_head=True)
+    for field in ('loss', 'log_probs', 'entropy', 'is_top1', 'label_mask'): torch.testing.assert_close(out['ours'][0][field], out['theirs'][0][field])
+    assert same(out['ours'][1], out['theirs'][1])
+    base.forward = forward
+    fuse_loss = adapted(**batch).loss
+    m.fuse_head(base)
+    torch.testing.assert_close(adapted(**batch, fused_lm_head=True).loss, fuse_loss)
+    torch.testing.assert_close(adapted(**batch).loss, fuse_loss)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16'])
+def test_saved_and_loaded_to_the_bit(profile, batch, dtype, tmp_path):
+    "Guard: rows are trained, saved and loaded in float32, whatever the table is."
+    profile = replace(profile, dtype=dtype)
+    model = stirred(m.load_model(profile, trainable=True), .01)
+    assert m.trained_rows(model).dtype == torch.float32
+    model.eval().save_pretrained(tmp_path)
+    again = m.load_model(profile, str(tmp_path))
+    with torch.no_grad(): assert torch.equal(model(**batch).logits, again(**batch).logits)
+    ask = {k: v for k, v in batch.items() if k != 'labels'} | dict(max_new_tokens=4, do_sample=False)
+    assert torch.equal(model.generate(**ask), again.generate(**ask))
+
+
+def test_rows_follow_the_adapter(adapted, batch, profile):
+    "Guard: `forward_adapters` asks which adapter is on: a reference has rows of its own, and with adapters off the base speaks."
+    adapted.eval().add_adapter('ref', m.lora_config(profile))
+    say = lambda: adapted(**batch).logits
+    with torch.no_grad():
+        ours = say()
+        with adapted.disable_adapter(): off = say()
+        adapted.set_adapter('ref')
+        ref = say()
+        adapted.set_adapter('default')
+        assert torch.equal(say(), ours) and not torch.allclose(ours, ref)
+        torch.testing.assert_close(ref, off)
+        torch.testing.assert_close(off, m.load_base(profile).eval()(**batch).logits)
+
+
+# TRL
+
+def test_adapters_stay_float32_in_sft(store):
+    "Guard: the cast in `make_trainer`. TRL makes adapters of quantized models bfloat16."
+    trainer = make_trainer(store, steps=2)
+    before = m.trained_rows(trainer.model).clone()
+    assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
+    trainer.train()
+    assert (m.trained_rows(trainer.model) - before).abs().max() > 1e-4
+
+
+def test_adapters_stay_float32_in_rl(adapted, store):
+    "Guard: the copy in `PPOTrainer.__init__`, which also gives the reference its rows."
+    adapted.save_pretrained(store.path('sft'))
+    trainer = rl_trainer(store, None, updates=1, report_to='none')
+    assert {p.dtype for n, p in trainer.model.named_parameters() if '.default' in n} == {torch.float32}
+    assert torch.equal(m.trained_rows(trainer.model), m.trained_rows(adapted))
+    assert torch.equal(m.trained_rows(trainer.model, 'ref'), m.trained_rows(adapted))
+
+
+# float16
+
+def test_residual_outside_float16(profile, batch):
+    "Guard: `steady`: the residual stream and all that reads it un-normalised stay in float32."
+    losses = []
+    for dtype in ('float32', 'float16'):
+        model = m.load_model(replace(profile, dtype=dtype), trainable=True)
+        for layer in model.get_base_model().model.language_model.layers[2:4]: layer.post_feedforward_layernorm.weight.data.fill_(60000.)
+        with torch.no_grad(): losses.append(model(**batch).loss)
+    torch.testing.assert_close(*losses, rtol=.02, atol=0)
+
+
+# the Hub
+
+def refusal(kind): return kind('401 Client Error.', response=httpx.Response(401, request=httpx.Request('GET', 'https://huggingface.co/google/gemma-3n-E2B-it')))
+
+
+@pytest.mark.parametrize('error, said', [
+    (refusal(GatedRepoError), 'accept the licence on https://huggingface.co/google/gemma-3n-E2B-it'),
+    (refusal(RepositoryNotFoundError), 'hf auth login'),
+    (LocalEntryNotFoundError('No network.'), 'connect'),
+], ids=['gated', 'unknown', 'offline'])
+def test_refusal_says_what_to_do(error, said, monkeypatch):
+    "Guard: `_fetch`: one line with the remedy and the mirror, for the processor and for the weights."
+    def refuse(*args, **kwargs): raise error
+    for where in ('hf_hub_download', 'snapshot_download'): monkeypatch.setattr(f'transformers.utils.hub.{where}', refuse)
+    profile = replace(get_profile('t4'), model='google/gemma-3n-E2B-it')
+    for load in (m.load_processor, m.load_base):
+        with pytest.raises(UserError) as stop: load(profile)
+        assert said in str(stop.value) and 'unsloth/gemma-3n-E2B-it' in str(stop.value) and '\n' not in str(stop.value)
+
+
+def test_adapter_that_is_not_there(profile, tmp_path):
+    "Guard: `_fetch`: PEFT's error becomes one line."
+    with pytest.raises(UserError, match='cannot load .*none'): m.load_model(profile, str(tmp_path/'none'))
+
+
+# sums
+
+def test_e2b_parameters():
+    "Guard: `E2B`, where it differs from transformers' defaults."
+    rows = m.memory_table(get_profile('t4'))
+    assert sum(r['parameters'] for r in rows) == 5_418_464_192
+    assert next(r['parameters'] for r in rows if r['part'].startswith('per-layer emb')) == 2_013_265_920
