@@ -366,7 +366,7 @@ def renderer() -> str: # "egl" or "tiny"
     check_name("renderer in THINKACT_RENDERER", name := os.environ["THINKACT_RENDERER"], ("egl", "tiny"))
     return name
 
-# %% ../nbs/01_sim.ipynb #3b6778b1
+# %% ../nbs/01_sim.ipynb #57f2b635
 FINGERS = (7, 8)            # joints and links of the merged Panda
 TABLE = (.78, .72, .62)     # its colour
 
@@ -377,7 +377,7 @@ class World:
         self._call = call = lambda f, *a, **k: f(*a, physicsClientId=self.client, **k)
         if self.egl: call(pybullet.loadPlugin, importlib.util.find_spec("eglRenderer").origin, "_eglRendererPlugin")
         call(pybullet.setGravity, 0, 0, -9.81)
-        call(pybullet.setPhysicsEngineParameter, fixedTimeStep=1/240, numSolverIterations=20, deterministicOverlappingPairs=1)
+        call(pybullet.setPhysicsEngineParameter, fixedTimeStep=1/240, deterministicOverlappingPairs=1)
         self.table = self._body("table", TABLE, (.45, 0, -.05))
         with tempfile.TemporaryDirectory() as folder, quiet():
             self.robot = call(pybullet.loadURDF, _light_panda(folder), useFixedBase=True, flags=pybullet.URDF_MERGE_FIXED_LINKS)
@@ -393,15 +393,14 @@ class World:
     def close(self):
         if pybullet.isConnected(self.client): pybullet.disconnect(self.client)
 
-# %% ../nbs/01_sim.ipynb #98bec8f0
+# %% ../nbs/01_sim.ipynb #bfbda4eb
 @patch
 def _shape(self:World, make, kind, **options):
     "A collision or visual shape of a kind, made once: shapes made anew at every reset would never be freed."
-    x, y, z = dict(SIZES, table=(.6, .7, .05))[kind]
-    round_one = dict(radius=x) | ({"height": 2 * z} if make is pybullet.createCollisionShape else {"length": 2 * z})
-    key = (make.__name__, kind, *options.values())
-    if key not in self._shapes:
-        geometry = (pybullet.GEOM_CYLINDER, round_one) if kind in ("cylinder", "disc") else (pybullet.GEOM_BOX, dict(halfExtents=(x, y, z)))
+    if (key := (make.__name__, kind, *options.values())) not in self._shapes:
+        x, y, z = dict(SIZES, table=(.6, .7, .05))[kind]
+        tall = "height" if make is pybullet.createCollisionShape else "length"  # PyBullet's two words for one thing
+        geometry = (pybullet.GEOM_CYLINDER, {"radius": x, tall: 2 * z}) if kind in ("cylinder", "disc") else (pybullet.GEOM_BOX, dict(halfExtents=(x, y, z)))
         self._shapes[key] = self._call(make, geometry[0], **geometry[1], **options)
     return self._shapes[key]
 
