@@ -48,7 +48,8 @@ test: $(READY) ## notebooks and package in step, README, site and its links, not
 site: $(READY) ## the pages in _docs, without Quarto, links checked
 	$(BIN)/python tools/build_site.py
 
-bench: $(READY) ## how long things take on this machine
+bench: $(READY) ## how long things take on this machine, panda-gym beside it if it installs
+	-$(BIN)/pip install -q panda-gym
 	$(BIN)/python tools/bench.py
 
 notebooks: $(READY) ## run all notebooks again and keep their outputs

@@ -210,7 +210,7 @@ def fuse_heads():
     for trainer in (grpo_trainer, sft_trainer):
         if hasattr(trainer, "add_fused_lm_head"): trainer.add_fused_lm_head = fuse_head
 
-# %% ../nbs/03_model.ipynb #51c3018c
+# %% ../nbs/03_model.ipynb #464994c0
 def first_rows(
     table:torch.Tensor, # (vocabulary, width): the base's rows
     tokenizer,
@@ -218,13 +218,13 @@ def first_rows(
 ) -> torch.Tensor: # (words, width), float32
     "Rows for words that the base has never read."
     spell, unit = tokenizer.backend_tokenizer.model.tokenize, lambda rows: rows / rows.norm(dim=-1, keepdim=True)
-    rows = unit(torch.stack([table[[piece.id for piece in spell(w)]].float().mean(0) for w in words]))
+    spelled = torch.stack([table[[piece.id for piece in spell(w)]].float().mean(0) for w in words]).cpu()
+    rng = torch.Generator().manual_seed(0)
+    apart, mix = (torch.randn(n, spelled.shape[1], generator=rng) for n in (len(words), 16))
     if locs := [i for i, w in enumerate(words) if w.startswith("<loc")]:
-        bins = torch.tensor([int(words[i][4:-1]) for i in locs], device=rows.device)
-        angles = bins[:, None] * torch.tensor([.5, 1, 2, 3, 4, 6, 8, 12], device=rows.device) * math.pi / BINS
-        mix = torch.randn(16, rows.shape[1], generator=torch.Generator().manual_seed(0)).to(rows.device)
-        rows[locs] = unit(rows[locs] + unit(torch.cat([angles.sin(), angles.cos()], 1) @ mix))
-    return rows * table[:1000].float().norm(dim=-1).median()
+        angles = torch.tensor([int(words[i][4:-1]) for i in locs])[:, None] * torch.tensor([.5, 1, 2, 3, 4, 6, 8, 12]) * math.pi / BINS
+        apart[locs] = torch.cat([angles.sin(), angles.cos()], 1) @ mix
+    return (unit(unit(spelled) + unit(apart)) * table[:1000].float().norm(dim=-1).median().cpu()).to(table.device)
 
 # %% ../nbs/03_model.ipynb #85e3556c
 TARGETS = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"

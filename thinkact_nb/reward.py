@@ -12,9 +12,9 @@ from .env import Profile
 from .sim import Outcome, Scene, SimPool, parse_output
 from .data import grounding
 
-# %% ../nbs/05_reward.ipynb #f60d97d7
+# %% ../nbs/05_reward.ipynb #a624658d
 FORCE_SCALE = 100.  # newtons: an unwanted contact this hard costs the whole safety term (a collision with a pole peaks near 250 N)
-SPEED_LIMIT = 4.5   # radians per second: of 360 expert episodes none was faster than 4.1
+SPEED_LIMIT = 4.5   # radians per second: no expert episode we measured was faster than 4.3
 LONG_THINK = 100    # tokens: a think this long earns no efficiency
 
 @dataclass(frozen=True)
