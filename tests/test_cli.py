@@ -152,4 +152,4 @@ def test_l4_is_for_tasks_without_demonstrations(run, capfd):
     with pytest.raises(SystemExit) as stop: report.main(['eval', '--levels', 'L4', '--tasks', 'swap,stack', '--arms', 'expert', '--run', run])
     refused(subprocess.CompletedProcess('eval', stop.value.code, *capfd.readouterr()), 'show stack')
     report.main(['eval', '--levels', 'L4', '--tasks', 'swap', '--arms', 'expert', '--n', '2', '--run', run])
-    assert '2 of    2 scenes' in capfd.readouterr().out
+    assert '2 of 2 scenes' in capfd.readouterr().out
