@@ -167,6 +167,7 @@ def mutated(draw):
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=30).map(''.join), mutated()))
 @example(VALID)
+@example('<think></think>0<action></think><action>pick <loc00><loc00></action>')  # a tag inside the think
 def test_parsing_is_total(text):
     parsed = sim.parse_output(text)
     assert (parsed.program is None) == bool(parsed.reason)

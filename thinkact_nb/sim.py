@@ -57,10 +57,11 @@ def loc_text(
     i, j = to_bins(x, y)
     return f"<loc{i:02d}><loc{j:02d}>"
 
-# %% ../nbs/01_sim.ipynb #51e9b65d
+# %% ../nbs/01_sim.ipynb #5e3ce9a8
 SKILLS = ("pick", "place", "via")
 MAX_STEPS = 16  # longest program that is run
-_OUTPUT = re.compile(r"\s*<think>(.*?)</think>\s*<action>(.*?)</action>\s*", re.S)
+_INSIDE = r"((?:(?!</?(?:think|action)>).)*)"  # text with no tag in it
+_OUTPUT = re.compile(rf"\s*<think>{_INSIDE}</think>\s*<action>{_INSIDE}</action>\s*", re.S)
 _STEP = re.compile(r"\s*(pick|place|via)\s*<loc([0-5]\d|6[0-3])><loc([0-5]\d|6[0-3])>\s*", re.A)
 
 class Step(NamedTuple):
