@@ -1,0 +1,140 @@
+"The run folder and its Hub repository: the real client against a Hub on loopback that fails, refuses, or is not there."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
+import hub as loopback
+
+BEGIN = '''
+import json, sys, time
+from pathlib import Path
+from thinkact_nb.env import *
+from thinkact_nb.env import damage
+Hub.longest, sleep = .05, time.sleep
+time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
+def train(store, step, size=1000):
+    (folder := store.path("sft") / f"checkpoints/checkpoint-{step}").mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(bytes([step]) * size)
+    (folder / "trainer_state.json").write_text(json.dumps(dict(step=step)))
+    store.keep("sft", folder, None, dict(seed=0))
+'''
+
+
+@pytest.fixture
+def hub():
+    yield (served := loopback.serve())
+    served.shutdown()
+
+
+def python(hub, home, code, token='hf_good', **env):
+    env = os.environ | loopback.client(hub, home, token) | {'PYTHONPATH': str(ROOT)} | env
+    return subprocess.run([sys.executable, '-c', BEGIN + code], env=env, text=True, capture_output=True, cwd=home)
+
+
+def good(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_a_checkpoint_is_one_commit_with_a_manifest_that_a_fresh_machine_verifies(hub, tmp_path):
+    done = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); [train(store, n) for n in (1, 2, 3)]; store.hub.finish()'))
+    assert 'Hub tester/run: 3 pushed' in done.stderr
+    repository = hub.repository('tester/run')
+    assert repository.private
+    assert [title for title, _ in repository.commits[1:]] == ['begin'] + [f'sft/checkpoints/checkpoint-{n}' for n in (1, 2, 3)]
+    assert {f.split('/')[2] for f in repository.files if f.startswith('sft/')} == {'checkpoint-2', 'checkpoint-3'}   # the last two
+    for step, (_, files) in enumerate(repository.commits[2:], 1):
+        manifest = json.loads(files[f'sft/checkpoints/checkpoint-{step}/manifest.json'])
+        assert {f'sft/checkpoints/checkpoint-{step}/{name}' for name in manifest['files']} <= set(files)
+    done = good(python(hub, tmp_path, 'store = Store("b", hub="tester/run"); found = store.checkpoint("sft", dict(seed=0)); print(found.name, damage(found), store.config == Path("a/config.json").read_text())'))
+    assert done.stdout.split() == ['checkpoint-3', 'None', 'True']
+
+
+def test_a_checkpoint_that_was_cut_short_on_the_hub_is_not_chosen(hub, tmp_path):
+    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); [train(store, n) for n in (1, 2, 3)]'))
+    files = hub.repository('tester/run').files
+    files['sft/checkpoints/checkpoint-3/adapter_model.safetensors'] = b'short'
+    files['sft/checkpoints/checkpoint-9/adapter_model.safetensors'] = b'no manifest'
+    done = good(python(hub, tmp_path, 'print(Store("b", hub="tester/run").checkpoint("sft").name)'))
+    assert done.stdout == 'checkpoint-2\n' and 'checkpoint-3 has 5 bytes of adapter_model.safetensors, and 1000 were saved' in done.stderr
+
+
+@pytest.mark.parametrize('damaged', ['truncated', 'edited', 'unfinished', 'missing'])
+def test_a_damaged_local_checkpoint_steps_aside_for_the_one_before(hub, tmp_path, damaged):
+    harm = dict(truncated='file.write_bytes(bytes(3))', edited='file.write_bytes(bytes(1000))', unfinished='(file.parent / "manifest.json").unlink()', missing='file.unlink()')[damaged]
+    code = f'store = Store("a"); [train(store, n) for n in (1, 2)]; file = store.run / "sft/checkpoints/checkpoint-2/adapter_model.safetensors"; {harm}; print(store.checkpoint("sft").name)'
+    done = good(python(hub, tmp_path, code))
+    assert done.stdout == 'checkpoint-1\n' and 'checkpoint-2' in done.stderr
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_every_checkpoint_arrives_whole_though_a_third_of_the_requests_fail(tmp_path, seed):
+    hub = loopback.serve(failing=.3, seed=seed)
+    done = good(python(hub, tmp_path, 'Hub.tries = 30; store = Store("a", hub="tester/run"); [train(store, n) for n in range(1, 4)]; store.hub.finish(); print("trained")'))
+    assert done.stdout == 'trained\n' and '3 pushed' in done.stderr and 'not pushed' not in done.stderr, done.stderr
+    assert sum(status in ('503', 'cut request', 'cut answer') for *_, status in hub.log) > 3
+    seen = {}
+    for _, files in hub.repository('tester/run').commits:
+        for step in range(1, 4):
+            there = {f: d for f, d in files.items() if f.startswith(f'sft/checkpoints/checkpoint-{step}/')}
+            if there: seen[step] = {Path(f).name for f in there} == {'adapter_model.safetensors', 'trainer_state.json', 'manifest.json'} and seen.get(step, True)
+    assert seen == {1: True, 2: True, 3: True}
+    done = good(python(hub, tmp_path, 'Hub.tries = 30; found = Store("b", hub="tester/run").checkpoint("sft"); print(found.name, damage(found))'))
+    assert done.stdout == 'checkpoint-3 None\n'
+    hub.shutdown()
+
+
+def test_a_hub_that_refuses_stops_nothing_and_what_is_left_is_sent_at_the_end(hub, tmp_path):
+    refused = []
+    def quota(method, path):
+        if '/commit/' in path and len(refused) < 2: refused.append(path); return 403
+    good(python(hub, tmp_path, 'Store("a", hub="tester/run")'))
+    hub.refuse = quota
+    done = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 1); train(store, 2); store.hub.finish()'))
+    assert 'not pushed to tester/run (HTTP 403)' in done.stderr and '2 pushed' in done.stderr
+    hub.refuse = lambda method, path: '/commit/' in path and 401
+    done = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 3); print("trained")'))
+    assert done.stdout == 'trained\n' and 'Hub tester/run: not pushed: sft/checkpoints/checkpoint-3 (HTTP 401)' in done.stderr
+
+
+def test_without_login_or_network_work_stays_local_and_that_is_said_once(hub, tmp_path):
+    work = 'for _ in range(2): store = Store("a", hub="tester/run")\ntrain(store, 1); print(store.checkpoint("sft").name)'
+    done = good(python(hub, tmp_path, work, token=''))
+    assert done.stdout == 'checkpoint-1\n' and done.stderr.count('no Hub login') == 1
+    done = good(python(hub, tmp_path, work.replace('"a"', '"b"').replace('for', 'Hub.tries = 1\nfor'), HF_ENDPOINT='http://127.0.0.1:9'))
+    assert done.stdout == 'checkpoint-1\n' and 'not pushed' in done.stderr
+
+
+@pytest.mark.parametrize('repo, planted, said', [
+    ('other/run', None, 'is not yours to write to'),
+    ('tester/run', 'model.safetensors', 'holds something else than a run'),
+    ('tester/run', 'config.json', 'holds another run')])
+def test_a_repository_of_somebody_else_is_refused(hub, tmp_path, repo, planted, said):
+    hub.repositories['model', repo] = loopback.Repository(False)
+    if planted: hub.repository(repo).files[planted] = b'{}'
+    done = python(hub, tmp_path, f'store = Store("a")\ntry: Store("a", hub="{repo}")\nexcept UserError as e: print(e)')
+    assert said in good(done).stdout
+
+
+def test_a_token_that_the_hub_does_not_know_is_found_out_at_the_start(hub, tmp_path):
+    done = good(python(hub, tmp_path, 'Store("a", hub="tester/run"); print("started")', token='hf_wrong'))
+    assert done.stdout == 'started\n' and 'HTTP 401' in done.stderr and 'hf_wrong' not in done.stderr
+
+
+def test_what_is_not_data_is_not_fetched(hub, tmp_path):
+    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); (store.path("sft") / "adapter_config.json").write_text("{}"); (store.path("sft") / "evil.pkl").write_bytes(b"x"); store.push("sft")'))
+    done = good(python(hub, tmp_path, 'store = Store("b", hub="tester/run")\ntry: store.require("sft", "adapter_config.json")\nexcept UserError as e: print(e)'))
+    assert 'holds evil.pkl, which is not fetched' in done.stdout and not (tmp_path/'b/sft/evil.pkl').exists()
+
+
+def test_a_finished_stage_comes_from_the_hub_and_no_token_is_written(hub, tmp_path):
+    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); (store.path("sft") / "adapter_config.json").write_text("{}"); store.push("sft")'))
+    done = good(python(hub, tmp_path, 'print(Store("b", hub="tester/run").require("sft", "adapter_config.json"))'))
+    assert done.stdout == 'b/sft\n'
+    assert not [f for f in tmp_path.rglob('*') if f.is_file() and b'hf_good' in f.read_bytes()]
