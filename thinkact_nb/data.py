@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'KOREAN', 'ASKED_IN_KOREAN', 'IN_KOREAN', 'PARTICLES', 'PART', 'CARD',
-           'render_output', 'mention', 'centimetres', 'counted', 'Teller', 'think_of', 'expert', 'claims', 'grounding',
-           'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread', 'demonstrate', 'make_dataset', 'card',
-           'to_files', 'browse']
+           'COLUMNS', 'render_output', 'mention', 'centimetres', 'counted', 'Teller', 'think_of', 'expert', 'claims',
+           'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread', 'demonstrate', 'make_dataset',
+           'card', 'read_dataset', 'to_files', 'browse']
 
-# %% ../nbs/02_data.ipynb #24424e10
+# %% ../nbs/02_data.ipynb #b707c9cd
 import html, io, json, math, re, shutil, tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
-from .env import UserError, check_name
+from .env import UserError, check_name, say
 from .sim import (BIN, COLOURS, LEVELS, MOVABLE, RELATIONS, SIZES, TASKS, Body, Program, Scene, SimPool, draw_scene, loc_text, make_scene, pad_distances, parse_output, renderer,
                              run_episode, solve, stands, to_bins, to_metres)
 
@@ -375,6 +375,34 @@ def card(kept, n, scenes, tasks, levels, lang, noise, wrong) -> str:
     made = f"tasks={tuple(tasks)}, levels={tuple(levels)}, seed={scenes[0].seed}, lang={lang!r}, noise={noise}, wrong={wrong}"
     return CARD.format(rows=kept, n=n, tasks=", ".join(tasks), levels=", ".join(levels), seed=scenes[0].seed, last=max(s.seed for s in scenes), lang=lang,
                        renderer=renderer(), note=note, made=made, counts=counts)
+
+# %% ../nbs/02_data.ipynb #fbce4c24
+COLUMNS = ("image", "instruction", "output", "task", "level", "seed", "success", "scene")
+
+def _fault(image, instruction, output):
+    "Why a row cannot be used; None if it can."
+    if not isinstance(instruction, str) or not instruction.strip(): return "has no instruction"
+    try: Image.open(io.BytesIO(image["bytes"])).verify()
+    except (TypeError, KeyError, OSError, SyntaxError): return "has no image that can be read"
+    return None if (parsed := parse_output(output or "")).program else f"has an output that does not parse: {parsed.reason}"
+
+def read_dataset(
+    file,             # Parquet
+    strict:bool=False # True: a column that is unknown, or a row that cannot be used, is an error; False: it is left out, which is said
+): # a `datasets.Dataset`
+    "Demonstrations that can be used. Raises `UserError` that says what is wrong."
+    from datasets import Dataset, Image as Picture
+    try: table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as e: raise UserError(f"cannot read {file} ({str(e).splitlines()[0][:100]}): make it again with `thinkact data`")
+    if missing := [c for c in COLUMNS[:3] if c not in table.column_names]: raise UserError(f"{file} lacks the column {missing[0]}: it needs {', '.join(COLUMNS[:3])}")
+    wrong = [f"column {c} is unknown" for c in table.column_names if c not in COLUMNS]
+    faults = {i: fault for i, row in enumerate(zip(*(table[c].to_pylist() for c in COLUMNS[:3]))) if (fault := _fault(*row))}
+    wrong += [f"row {i} {fault}" for i, fault in faults.items()]
+    if len(faults) == len(table): raise UserError(f"{file} has no row that can be used" + (f": {wrong[-1]}" if faults else ""))
+    if wrong and strict: raise UserError(f"{file}: {wrong[0]}" + (f", and {len(wrong) - 1} more" if wrong[1:] else ""))
+    if wrong: say(f"{file}: {len(faults)} of {len(table)} rows left out: " + "; ".join(wrong[:3]) + ("; …" if wrong[3:] else ""))
+    rows = table.select([c for c in COLUMNS if c in table.column_names]).take([i for i in range(len(table)) if i not in faults])
+    return Dataset(rows.replace_schema_metadata()).cast_column("image", Picture())
 
 # %% ../nbs/02_data.ipynb #e7910795
 def to_files(

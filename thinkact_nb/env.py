@@ -371,7 +371,7 @@ class Store:
             (self.run / "config.json").touch(), (self.run / "config.json").unlink()
         except OSError as e: raise UserError(f"cannot write to {self.run} ({e.strerror}): choose another --run folder")
 
-# %% ../nbs/00_env.ipynb #c9969399
+# %% ../nbs/00_env.ipynb #aee82eca
 @patch
 def _fetch_config(self:Store):
     "On a fresh machine the repository says which run this is."
@@ -409,9 +409,18 @@ def push(self:Store,
     stage:str, # a name in `MAKES`
     **about    # what the manifest says of it
 ):
-    "Seal a finished stage and, if there is a repository, send it there in the background."
-    seal(self.path(stage), **about)
+    "Seal a finished stage, unless it is, and send it to the repository, if there is one, in the background."
+    if not (self.path(stage) / SEAL).exists(): seal(self.path(stage), **about)
     if self.hub: self.hub.push(self.path(stage), stage, self.config, lambda file: file.rpartition("/")[0] == stage)
+
+@patch
+def has(self:Store,
+    stage:str,     # a name in `MAKES`
+    file:str=SEAL  # the file that shows it
+) -> bool:
+    "Whether a stage is there, or came from the Hub. The default asks whether it is finished."
+    if not (self.run / stage / file).exists() and self.hub: self._fetch_stage(stage)
+    return (self.run / stage / file).exists()
 
 @patch
 def require(self:Store,
@@ -420,8 +429,7 @@ def require(self:Store,
 ) -> Path:
     "The folder of a stage that must be complete, from here or from the Hub. Raises `UserError` that says what to do."
     folder, command = self.run / stage, f"ppo --algo {stage[3:]}" if stage.startswith("rl/") else stage
-    if not (folder / file).exists() and self.hub: self._fetch_stage(stage)
-    if not (folder / file).exists(): raise UserError(f"no {MAKES[stage]} in {self.run}: run `thinkact {command} --run {self.run}` first")
+    if not self.has(stage, file): raise UserError(f"no {MAKES[stage]} in {self.run}: run `thinkact {command} --run {self.run}` first")
     if (folder / SEAL).exists() and (wrong := damage(folder)): raise UserError(f"{folder} {wrong}: run `thinkact {command} --run {self.run}` again, or remove {folder / SEAL} if you changed it yourself")
     return folder
 

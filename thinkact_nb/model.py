@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'SKIP', 'UNNORMALISED', 'UNNORMALISED_ENDS', 'LOGITS', 'TARGETS', 'E2B', 'PARTS',
            'FOUR_BITS', 'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'load_processor',
-           'keep_memory', 'load_base', 'steady', 'steady_ends', 'fuse_head', 'fuse_heads', 'first_rows', 'lora_config',
-           'trained_rows', 'new_adapter', 'load_model', 'chat', 'write', 'image_features', 'memory_table', 'peak_table']
+           'keep_memory', 'load_base', 'steady', 'steady_ends', 'fuse_head', 'fuse_heads', 'first_rows', 'word_ids',
+           'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter', 'load_model', 'chat', 'write',
+           'image_features', 'memory_table', 'peak_table']
 
-# %% ../nbs/03_model.ipynb #426a8ba5
-import ctypes, functools, json, math, re, tempfile, types
+# %% ../nbs/03_model.ipynb #08af2057
+import ctypes, functools, hashlib, json, math, re, tempfile, types
 from pathlib import Path
 import torch
 from fastcore.basics import patch
@@ -18,11 +19,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import TrainableTokensWrapper
 from PIL import Image
+from safetensors import SafetensorError
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import (AutoConfig, AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nTextConfig)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from .env import Profile, UserError, quiet
+from .env import SEAL, Profile, UserError, damage, quiet, read_seal
 from .sim import BINS, SKILLS
 
 # %% ../nbs/03_model.ipynb #12f345ae
@@ -72,7 +74,7 @@ def check_words(
         if ids[0] >= end: raise UserError(f"{word} has id {ids[0]}, and from {end} up the model reads images and audio: use `claim_slots`, not `add_tokens`")
         if (back := tokenizer.decode(ids, skip_special_tokens=True)) != word: raise UserError(f"{word} comes back as {back!r}: it must not be a special token")
 
-# %% ../nbs/03_model.ipynb #55356d8f
+# %% ../nbs/03_model.ipynb #d572fe01
 STANDIN = Path(__file__).parent / "standin" if "__file__" in globals() else Path("../thinkact_nb/standin")
 
 def model_path(
@@ -85,7 +87,7 @@ MIRROR = "unsloth/gemma-3n-E2B-it"  # asks for no login; Gemma's licence binds i
 
 def _fetch(load, name):
     try: return load()
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, SafetensorError) as e:
         kinds = (type(e), type(e.__cause__))
         if GatedRepoError in kinds: why = f"accept the licence on https://huggingface.co/{name} and log in with `hf auth login`, or use the mirror {MIRROR}"
         elif RepositoryNotFoundError in kinds: why = f"the Hub shows no such repository: check the name, log in with `hf auth login` if it is private, or use {MIRROR}"
@@ -226,16 +228,21 @@ def first_rows(
         apart[locs] = torch.cat([angles.sin(), angles.cos()], 1) @ mix
     return (unit(unit(spelled) + unit(apart)) * table[:1000].float().norm(dim=-1).median().cpu()).to(table.device)
 
-# %% ../nbs/03_model.ipynb #85e3556c
+# %% ../nbs/03_model.ipynb #367fdb6a
 TARGETS = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
+@functools.cache
+def word_ids(
+    profile:Profile
+) -> list[int]:
+    "The ids of `WORDS` in a profile's vocabulary."
+    return load_processor(profile).tokenizer.convert_tokens_to_ids(list(WORDS))
+
 def lora_config(
-    profile:Profile,
-    processor=None # its processor, if there is one already
+    profile:Profile
 ) -> LoraConfig:
     "What is trained: low-rank adapters on seven projections per layer, and the rows of `WORDS`."
-    rows = (processor or load_processor(profile)).tokenizer.convert_tokens_to_ids(list(WORDS))
-    return LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, target_modules=TARGETS, trainable_token_indices=dict(embed_tokens=rows), task_type="CAUSAL_LM")
+    return LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, target_modules=TARGETS, trainable_token_indices=dict(embed_tokens=word_ids(profile)), task_type="CAUSAL_LM")
 
 def trained_rows(
     model:PeftModel,
@@ -251,12 +258,37 @@ def new_adapter(
     "A fresh adapter, whose rows for words the base does not know come from `first_rows`."
     processor = load_processor(profile)
     table = model.get_input_embeddings().weight
-    model = get_peft_model(model, lora_config(profile, processor))
+    model = get_peft_model(model, lora_config(profile))
     if fresh := [i for i, w in enumerate(WORDS) if w in processor.claimed]:
         trained_rows(model).data[fresh] = first_rows(table, processor.tokenizer, [WORDS[i] for i in fresh])
     return model
 
-# %% ../nbs/03_model.ipynb #40d5deef
+# %% ../nbs/03_model.ipynb #3e809951
+def fingerprint(
+    profile:Profile,
+    adapter=None # a folder; None: the base alone
+) -> str: # 12 hex digits
+    "What weights these are: a hash of the base's name (of its weights, for the stand-in) and of the adapter."
+    files = [STANDIN / "model.safetensors"] if profile.model == "standin" else []
+    files += [Path(adapter) / "adapter_config.json", Path(adapter) / "adapter_model.safetensors"] if adapter else []
+    return hashlib.sha256(b"".join([profile.model.encode(), *(f.read_bytes() for f in files)])).hexdigest()[:12]
+
+def check_adapter(
+    profile:Profile,
+    adapter # a folder
+):
+    "Raise a `UserError` if an adapter was damaged, or made for another base or vocabulary."
+    if (Path(adapter) / SEAL).exists() and (wrong := damage(adapter)): raise UserError(f"{adapter} {wrong}: train it again, or take another adapter")
+    try: found = json.loads((Path(adapter) / "adapter_config.json").read_text())
+    except ValueError: raise UserError(f"{adapter}/adapter_config.json is not JSON: train it again, or take another adapter")
+    if Path(found.get("base_model_name_or_path") or "").name != Path(model_path(profile)).name:
+        raise UserError(f"{adapter} adapts {found.get('base_model_name_or_path')}, not {profile.model}: use the profile it was trained with")
+    if (made := (read_seal(adapter) or {}).get("base", base := fingerprint(profile))) != base:
+        raise UserError(f"{adapter} was trained on other weights of {profile.model} ({made}, these are {base}): train it again")
+    rows = found.get("trainable_token_indices")
+    if not isinstance(rows, dict) or [*rows.values()] != [word_ids(profile)]: raise UserError(f"{adapter} was trained with another vocabulary than this one: train it again")
+
+# %% ../nbs/03_model.ipynb #1acc4674
 def load_model(
     profile:Profile,
     adapter:str=None,     # folder or Hub repository of an adapter; None: the base alone
@@ -267,9 +299,7 @@ def load_model(
     if trainable: fuse_heads()
     if profile.dtype == "float16": steady(model)
     if adapter:
-        found = json.loads((Path(adapter) / "adapter_config.json").read_text()) if (Path(adapter) / "adapter_config.json").exists() else None
-        if found and Path(found["base_model_name_or_path"]).name != Path(model_path(profile)).name:
-            raise UserError(f"{adapter} adapts {found['base_model_name_or_path']}, not {profile.model}: use the profile it was trained with")
+        if (Path(adapter) / "adapter_config.json").exists(): check_adapter(profile, adapter)
         model = _fetch(lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable), adapter)
     elif trainable: model = new_adapter(model, profile)
     if profile.dtype == "float16": steady_ends(model)

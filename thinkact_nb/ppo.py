@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'COLUMNS', 'SEED_SCENES', 'gae', 'ValueHead', 'value_loss',
-           'PPOConfig', 'rl_config', 'PPOTrainer', 'summary', 'log_rows', 'Ledger', 'scene_dataset', 'last_checkpoint',
-           'rl_trainer', 'train_rl']
+           'PPOConfig', 'rl_config', 'PPOTrainer', 'summary', 'log_rows', 'Ledger', 'scene_dataset', 'rl_trainer',
+           'train_rl']
 
-# %% ../nbs/06_ppo.ipynb #0fc13977
+# %% ../nbs/06_ppo.ipynb #6f2d967e
 import json, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from datasets import Dataset
 from fastcore.basics import patch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, Store, UserError, check_name, seed_all
 from .sim import COLOURS, TASKS, Scene, SimPool, make_scene
 from .data import spread
-from .model import chat, forbidden, load_model, load_processor
+from .model import chat, fingerprint, forbidden, load_model, load_processor
+from .sft import Bar, Checkpoints, only_numbers
 from .reward import RewardWeights, episode_table, judge
 
 # %% ../nbs/06_ppo.ipynb #2a31c55a
@@ -96,7 +96,7 @@ class PPOConfig(GRPOConfig):
         if self.gradient_accumulation_steps % (self.steps_per_generation * self.num_iterations) == 0:
             raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; use two minibatches or two epochs")
 
-# %% ../nbs/06_ppo.ipynb #2324b622
+# %% ../nbs/06_ppo.ipynb #529a98e9
 MINIBATCHES = 2     # optimizer steps per epoch
 SAVE_EVERY = 4      # updates between checkpoints
 
@@ -113,7 +113,7 @@ def rl_config(
     accumulate = max(1, rows // MINIBATCHES)
     steps = rows // accumulate * profile.rl_epochs
     numbers = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate, steps_per_generation=rows, num_iterations=profile.rl_epochs,
-        max_steps=(updates or profile.rl_updates) * steps, logging_steps=steps, save_steps=SAVE_EVERY * steps, save_total_limit=2,
+        max_steps=(updates or profile.rl_updates) * steps, logging_steps=steps, save_steps=SAVE_EVERY * steps,
         learning_rate=profile.rl_learning_rate, lr_scheduler_type="constant", max_completion_length=profile.max_new_tokens, seed=seed,
         bf16=False, fp16=False, gradient_checkpointing=profile.model != "standin", gradient_checkpointing_kwargs=dict(use_reentrant=False),
         ddp_find_unused_parameters=False, dataloader_pin_memory=False, report_to="none", disable_tqdm=True)
@@ -284,7 +284,7 @@ def log_rows(
     absent = {"no_contrast"} if config.num_generations == 1 else set()
     return [dict(update=h["step"] // config.logging_steps) | {c: None if c in absent else h.get(k) for c, k in COLUMNS.items()} for h in history if "reward" in h]
 
-# %% ../nbs/06_ppo.ipynb #bb6edb02
+# %% ../nbs/06_ppo.ipynb #ef3bd59d
 class Ledger(TrainerCallback):
     "Judges texts and keeps the episodes, update by update."
     def __init__(self, store:Store, pool:SimPool, tokenizer, config:PPOConfig, weights:RewardWeights=RewardWeights()):
@@ -300,25 +300,16 @@ class Ledger(TrainerCallback):
         for name, value in summary(self.tables[-1]).items(): log_metric(name, value)
         return self.tables[-1].reward.tolist()
 
-    def resume(self, update):
-        "Take up the ledger as it was after an update."
-        kept = pd.read_parquet(self.folder / "rollouts.parquet")
-        self.tables = [kept[kept["update"] <= update]]
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps // args.logging_steps, initial=state.global_step // args.logging_steps, desc=self.stage, unit="update")
-
-    def on_log(self, args, state, control, logs, **kwargs):
-        if "reward" in logs: self.bar.update(), self.bar.set_postfix(success=f"{logs['success']:.2f}", reward=f"{logs['reward']:.2f}")
+    def resume(self, checkpoint):
+        "Take up the ledger as it was at a checkpoint."
+        self.tables = [pd.read_parquet(Path(checkpoint) / "rollouts.parquet")]
 
     def on_save(self, args, state, control, **kwargs):
-        pd.concat(self.tables, ignore_index=True).to_parquet(self.folder / "rollouts.parquet")
+        pd.concat(self.tables, ignore_index=True).to_parquet(file := self.folder / "rollouts.parquet")
+        shutil.copy(file, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         (self.folder / "log.json").write_text(json.dumps(log_rows(state.log_history, self.config), indent=1) + "\n")
-        self.store.push(self.stage)
 
-    def on_train_end(self, *args, **kwargs): self.bar.close()
-
-# %% ../nbs/06_ppo.ipynb #e241747c
+# %% ../nbs/06_ppo.ipynb #927d205c
 def scene_dataset(
     scenes:list[Scene],
     pool:SimPool,
@@ -335,13 +326,7 @@ def scene_dataset(
         return rows | dict(prompt=[chat(made[k].instruction) for k in keys], image=[drawn[k] for k in keys])
     return Dataset.from_list([dict(task=s.task, level=s.level, seed=s.seed) for s in scenes]).with_transform(fetch)
 
-def last_checkpoint(
-    folder # where checkpoints are
-) -> Path | None:
-    "The last complete checkpoint: its state is written last."
-    return max((f.parent for f in Path(folder).glob("checkpoint-*/trainer_state.json")), key=lambda f: int(f.name.split("-")[1]), default=None)
-
-# %% ../nbs/06_ppo.ipynb #a7ff7b8c
+# %% ../nbs/06_ppo.ipynb #f270c226
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
 
 def rl_trainer(
@@ -367,7 +352,8 @@ def rl_trainer(
     model = load_model(profile, str(sft), trainable=True)
     config.generation_kwargs = dict(suppress_tokens=forbidden(model.config))
     ledger = Ledger(store, pool, processor.tokenizer, config, weights)
-    trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size), processing_class=processor, callbacks=[ledger])
+    trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size), processing_class=processor,
+                         callbacks=[ledger, Bar(ledger.stage, "update", config.logging_steps, ("success", "reward"))])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -376,20 +362,21 @@ def train_rl(
     pool:SimPool,
     algo:str="ppo",         # a name in `ALGORITHMS`
     seed:int=0,
-    resume:bool=False,      # True: go on from the last checkpoint, if there is one
+    resume:bool=False,      # True: go on from the newest whole checkpoint, if there is one
     updates:int=None,       # None: the profile's
     **settings              # tasks, levels, weights, and fields of `PPOConfig` to change
 ) -> pd.DataFrame: # one row per update
-    "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError` on bad input."
+    "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        trainer = rl_trainer(store, pool, algo, seed, updates, **settings)
-        folder, per_update = store.path(f"rl/{algo}"), trainer.args.logging_steps
-        checkpoint = last_checkpoint(folder / "checkpoints") if resume else None
-        if checkpoint: trainer.reward_funcs[0].resume(int(checkpoint.name.split("-")[1]) // per_update)
-        else: shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        trainer, folder = rl_trainer(store, pool, algo, seed, updates, **settings), store.begin(f"rl/{algo}")
+        made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.run / "sft"), weights=str(trainer.reward_funcs[0].weights),
+                    tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))))
+        trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
+        checkpoint = store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if checkpoint: trainer.reward_funcs[0].resume(checkpoint)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trainer.model.save_pretrained(folder, selected_adapters=["default"])
     trainer.save_head(folder)
-    store.push(f"rl/{algo}")
+    store.push(f"rl/{algo}", base=made["base"])
     return pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))

@@ -298,7 +298,7 @@ def page(
 <h2>Where this comes from</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>{LIMITS}"""
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>thinkact_nb report</title><style>{CSS}</style></head><body>{body}</body></html>\n'
 
-# %% ../nbs/09_report.ipynb #e621151d
+# %% ../nbs/09_report.ipynb #6c7c8323
 def build_report(
     store:Store,
     video:bool=True # film SFT and RL side by side, if both were evaluated
@@ -306,7 +306,7 @@ def build_report(
     "The report of a run. Raises `UserError` if nothing was evaluated."
     found, table = findings(store), read_table(store)
     pair = next(((a, b) for a, b in [*(("sft", algo) for algo in RL), ("base", "sft"), ("random", "expert")] if {a, b} <= set(table.arm)), None)
-    folder = store.path("report")
+    folder = store.begin("report")
     film = data_uri(demo_video(store, pair).read_bytes(), "video/mp4") if video and pair else ""
     (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     (folder / "index.html").write_text(page(found, cases(store, *pair) if pair else [], pair, film), encoding="utf-8")
@@ -338,7 +338,7 @@ def first_scene(
     if split_of(seed) != split: raise UserError(f"scene seed {seed} is of the {split_of(seed)} split: for the {split} split give {SPLITS[split]} or more, or a number below {SPLIT_SIZE} counted from there")
     return seed
 
-# %% ../nbs/09_report.ipynb #12ce6b33
+# %% ../nbs/09_report.ipynb #0c96e56d
 def _option(metavar, default): return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 @dataclass(kw_only=True)
@@ -356,7 +356,7 @@ class Common:
         if self.profile: check_name("profile", self.profile, PROFILES)
         if self.hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub): raise UserError(f"--hub {self.hub!r}: give USER/REPO")
         if self.seed < 0: raise UserError(f"--seed {self.seed}: give 0 or more")
-        for option in ("n", "trials", "updates"):
+        for option in ("n", "trials", "updates", "every", "steps"):
             if (value := getattr(self, option, None)) is not None and value < 1: raise UserError(f"--{option} {value}: give 1 or more")
         check = listed(getattr(self, "tasks", ())) + ([self.task] if hasattr(self, "task") else []), listed(getattr(self, "levels", ())) + ([self.level] if hasattr(self, "level") else [])
         if any(check): check_scenes(*check)
@@ -383,7 +383,7 @@ class Scenes(Common):
         if split_of(scenes[-1].seed) != split: raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
         return scenes
 
-# %% ../nbs/09_report.ipynb #e9ce8732
+# %% ../nbs/09_report.ipynb #499a55ef
 @contextlib.contextmanager
 def timed(
     store:Store,
@@ -407,11 +407,10 @@ def complete(
     stage:str # a name in `MAKES`
 ) -> bool:
     "Whether a stage is there to be skipped, which is said."
-    file = dict(data="train.parquet", eval="episodes.parquet").get(stage, "adapter_config.json")
-    if there := (store.run / stage / file).exists(): print(f"{MAKES[stage]} in {store.run / stage}: complete, skipped")
+    if there := store.has(stage): print(f"{MAKES[stage]} in {store.run / stage}: complete, skipped"), store.push(stage)
     return there
 
-# %% ../nbs/09_report.ipynb #95e0d624
+# %% ../nbs/09_report.ipynb #e600d563
 @dataclass(kw_only=True)
 class Env(Common):
     "This machine, the profile that fits it and why, and the Hub login."
@@ -444,21 +443,26 @@ class Data(Scenes):
         n, tasks, levels = self.n or store.profile.demonstrations, listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",)
         seed = first_scene("train", self.seed)
         if split_of(seed + n) != "train": raise UserError(f"--seed {self.seed} --n {n}: these scenes leave the train split")
-        with timed(store, "data", f"{n} demonstrations"), make_pool() as pool: rows = make_dataset(n, store.path("data"), pool, tasks, levels, seed, store.profile.image_size)
+        with timed(store, "data", f"{n} demonstrations"), make_pool() as pool: rows = make_dataset(n, store.begin("data"), pool, tasks, levels, seed, store.profile.image_size)
         store.push("data")
         print(f"{len(rows)} demonstrations in {store.run / 'data'}")
 
-# %% ../nbs/09_report.ipynb #d020a558
+# %% ../nbs/09_report.ipynb #8786dc38
 @dataclass(kw_only=True)
 class Sft(Common):
     "QLoRA supervised fine-tuning on the demonstrations; the adapter goes to sft/."
+    every: int = 50  # optimizer steps between checkpoints, each after a validation
+    steps: Annotated[int | None, _option("INT", "the profile's passes over the demonstrations")] = None  # optimizer steps
+    strict: bool = False  # stop at a demonstration that cannot be used, instead of leaving it out
+
     def __call__(self):
         store = self.store()
-        store.require("data", "train.parquet")
         if self.resume and complete(store, "sft"): return
+        store.require("data", "train.parquet")
         with quiet(): from thinkact_nb.sft import train_sft
-        with timed(store, "sft", f"{store.profile.sft_epochs:g} passes over the demonstrations"): log = train_sft(store, seed=self.seed, resume=self.resume)
-        print(f"SFT adapter in {store.run / 'sft'}: loss {log.loss.iloc[0]:.3g} to {log.loss.iloc[-1]:.3g}")
+        with timed(store, "sft", f"{store.profile.sft_epochs:g} passes over the demonstrations"): log = train_sft(store, self.seed, self.resume, steps=self.steps or -1, every=self.every, strict=self.strict)
+        last = log.dropna(subset="eval_success").iloc[-1]
+        print(f"SFT adapter in {store.run / 'sft'}: loss {log.loss.iloc[0]:.3g} to {log.loss.dropna().iloc[-1]:.3g}; on validation scenes {last.eval_parsed:.0%} parse, {last.eval_success:.0%} succeed")
 
 @dataclass(kw_only=True)
 class Ppo(Common):
@@ -474,8 +478,8 @@ class Ppo(Common):
         for name in ("efficiency", "safety"):
             if not 0 <= getattr(self, name) < float("inf"): raise UserError(f"--{name} {getattr(self, name)}: give 0 or more")
         store = self.store()
-        store.require("sft", "adapter_config.json")
         if self.resume and complete(store, f"rl/{self.algo}"): return
+        store.require("sft", "adapter_config.json")
         with quiet():
             from thinkact_nb.ppo import train_rl
             from thinkact_nb.reward import RewardWeights
@@ -627,7 +631,7 @@ def parse(
     first = re.sub(r"no type matching .* from \[(.*?)\].*", r"\1 is not a whole number", first).rstrip(". ")
     raise UserError(f"{first}: see `thinkact {args[0] + ' ' if args[0] in COMMANDS else ''}--help`")
 
-# %% ../nbs/09_report.ipynb #f637fe97
+# %% ../nbs/09_report.ipynb #4cc424ab
 def _stop(status, message):
     print("thinkact: " + " ".join(str(message).split()), file=sys.stderr)
     sys.exit(status)
@@ -642,7 +646,7 @@ def main(
         command = parse(sys.argv[1:] if args is None else args)
         command.check()
         command()
-    except UserError as e: _stop(2, e)
+    except UserError as e: _stop(getattr(e, "status", 2), e)
     except KeyboardInterrupt: _stop(130, "stopped; the same command with --resume continues")
     except ModuleNotFoundError as e: _stop(2, f"{e.name} is not installed: run `pip install 'thinkact_nb[{'tune' if e.name == 'optuna' else 'train'}]'`")
     except OSError as e:

@@ -105,7 +105,7 @@ def train(
     if stage == "sft": train_sft(store, seed=seed, steps=steps)
     else: train_rl(store, pool, seed=seed, updates=updates, **{k: v for k, v in numbers.items() if k in SETTINGS})
 
-# %% ../nbs/08_tune.ipynb #0e4e5211
+# %% ../nbs/08_tune.ipynb #d99c7c5d
 class Study:
     "Trials of one stage on a run, kept in `tune/`. Raises `UserError` if Optuna is missing or the stage is unknown."
     def __init__(self,
@@ -121,7 +121,7 @@ class Study:
         except ImportError: raise UserError("optuna is not installed: run `pip install 'thinkact_nb[tune]'`")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.store, self.stage, self.seed, self.steps, self.updates, self.fail = store, stage, seed, steps, updates, optuna.trial.TrialState.FAIL
-        self.scenes, self.folder = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"]), store.path("tune")
+        self.scenes, self.folder = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"]), store.begin("tune")
         self.space, self.plan = distributions(store.profile, stage), planned(store.profile, stage)
         self.study = optuna.create_study(study_name=stage, storage=f"sqlite:///{self.folder}/study.db", direction="maximize", load_if_exists=True)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials))

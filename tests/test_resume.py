@@ -1,0 +1,110 @@
+"Training that is killed goes on, on a fresh machine, and ends with the same bits."
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
+import hub as loopback
+
+TRAIN = '''
+import sys
+from dataclasses import replace
+from pathlib import Path
+from thinkact_nb.env import Hub, Store, UserError, get_profile
+Hub.longest = .05
+run, hub, resume, steps = sys.argv[1], sys.argv[2] or None, sys.argv[3] == "resume", int(sys.argv[4])
+small = replace(get_profile("tiny"), sft_batch=4, sft_micro_batch=2, max_new_tokens=8, rl_batch=8, rl_micro_batch=4)
+if __name__ == "__main__":
+    try:
+        store = Store(run, small, hub)
+        from thinkact_nb import data, sft, sim
+        if not store.has("data"): data.make_dataset(18, store.begin("data"), sim.SimPool(0)), store.push("data")
+        sft.train_sft(store, 0, resume, steps=steps, every=2, validation=2)
+    except UserError as e:
+        print(e, file=sys.stderr)
+        sys.exit(getattr(e, "status", 2))
+'''
+
+
+@pytest.fixture
+def hub():
+    yield (served := loopback.serve())
+    served.shutdown()
+
+
+def start(hub, home, run, repo='', resume='', steps=30, **env):
+    (script := home/'train.py').write_text(TRAIN)
+    env = os.environ | (loopback.client(hub, home) if hub else dict(HF_HUB_OFFLINE='1')) | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'} | env
+    return subprocess.Popen([sys.executable, script, str(home/run), repo, resume, str(steps)], env=env, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def ended(process, status=0):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err[-3000:]
+    return err
+
+
+def adapter(folder): return (folder/'sft/adapter_model.safetensors').read_bytes()
+
+
+def test_killed_five_times_and_resumed_on_fresh_machines_sft_ends_with_the_same_bits(hub, tmp_path):
+    ended(start(None, tmp_path, 'whole'))
+    draw, killed, machine = random.Random(0), [], 0
+    while True:
+        process = start(hub, tmp_path, f'machine{machine}', 'tester/run', 'resume')
+        if len(killed) < 5:
+            left = [draw.randrange(20, 60)]   # requests until the kill: while checkpoints are fetched, trained towards, or pushed
+            def watch(method, path):
+                left[0] -= 1
+                if left[0] == 0: killed.append(f'{method} {path.partition("?")[0]}'), process.kill()
+            hub.refuse = watch
+        else: hub.refuse = None
+        process.wait(300)
+        machine += 1
+        if process.returncode != -signal.SIGKILL: break
+    ended(process)
+    assert len(killed) == 5 and machine == 6, killed
+    assert adapter(tmp_path/'machine5') == adapter(tmp_path/'whole')
+    assert hub.repository('tester/run').files['sft/adapter_model.safetensors'] == adapter(tmp_path/'whole')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_ends_without_a_traceback(tmp_path, number):
+    process = start(None, tmp_path, 'run', steps=300)
+    while not list((tmp_path/'run').glob('sft/checkpoints/checkpoint-2/manifest.json')): time.sleep(.1)
+    process.send_signal(number)
+    said = ended(process, 128 + number)
+    assert 'Traceback' not in said and 'stopped at step ' in said
+    step = int(said.rpartition('stopped at step ')[2].split()[0])
+    assert (tmp_path/f'run/sft/checkpoints/checkpoint-{step}/manifest.json').exists()
+
+
+def test_a_planted_pickle_is_not_run(hub, tmp_path):
+    import pickle
+    class Evil:
+        def __reduce__(self): return os.system, (f'touch {tmp_path}/ran',)
+    ended(start(hub, tmp_path, 'a', 'tester/run', steps=4))
+    files = hub.repository('tester/run').files
+    where = 'sft/checkpoints/checkpoint-4/'
+    manifest = json.loads(files[where + 'manifest.json'])
+    import hashlib
+    for name in ('optimizer.pt', 'scheduler.pt', 'rng_state.pth'):
+        files[where + name] = pickle.dumps(Evil())
+        manifest['files'][name] = dict(size=len(files[where + name]), sha256=hashlib.sha256(files[where + name]).hexdigest())
+    files[where + 'manifest.json'] = json.dumps(manifest).encode()
+    said = ended(start(hub, tmp_path, 'b', 'tester/run', 'resume', steps=4))
+    assert 'holds more than numbers' in said and not (tmp_path/'ran').exists()
+    assert adapter(tmp_path/'b') == adapter(tmp_path/'a')   # from the checkpoint before
+
+
+def test_going_on_with_other_settings_is_refused(tmp_path):
+    ended(start(None, tmp_path, 'run', steps=4))
+    assert 'was made with steps 4, not 6' in ended(start(None, tmp_path, 'run', resume='resume', steps=6), 2)
