@@ -13,10 +13,10 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo export test site bench notebooks standin clean
+.PHONY: help setup demo export test test-lerobot site bench notebooks standin clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(READY) ## the virtual environment .venv with the package and everything its tests need
 
@@ -45,6 +45,13 @@ test: $(READY) ## notebooks and package in step, README, site and its links, not
 	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
 	$(BIN)/python -m pytest -q tests
 
+test-lerobot: $(READY) ## an export to LeRobot, read by the lerobot library in an environment of its own
+	rm -rf .lerobot/data && mkdir -p .lerobot/data
+	$(BIN)/python tools/check_lerobot.py write .lerobot/data
+	test -x .lerobot/bin/pip || $(PYTHON) -m venv .lerobot
+	.lerobot/bin/pip install -q 'lerobot==0.4.4'
+	HF_HUB_OFFLINE=1 .lerobot/bin/python tools/check_lerobot.py read .lerobot/data
+
 site: $(READY) ## the pages in _docs, without Quarto, links checked
 	$(BIN)/python tools/build_site.py
 
@@ -60,5 +67,5 @@ standin: $(READY) ## train the stand-in's weights again
 	$(BIN)/python tools/pretrain_standin.py
 
 clean: ## take away what was built; .venv and runs stay
-	rm -rf _docs _proc build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	rm -rf _docs _proc .lerobot build dist *.egg-info .pytest_cache nbs/nbdev.yml
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import report
-from thinkact_nb.env import PROFILES
+from thinkact_nb.env import PROFILES, Store
 
 
 def python(code, *words, cwd=ROOT):
@@ -118,6 +118,25 @@ def test_folder_that_cannot_be_written(tmp_path):
 def test_run_folder_with_a_broken_configuration(run):
     Path(run, 'config.json').write_text('{')
     refused(thinkact('report', '--run', run), 'config.json')
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(profile=asdict(PROFILES['tiny']) | dict(sft_batch=16)), 'with sft_batch 16, not 32'),
+    (dict(profile=asdict(PROFILES['t4'])), "profile 't4'"),
+    (dict(profile=dict(name='tiny')), 'not of this version')])
+def test_run_folder_of_another_profile(run, capfd, change, said):
+    (Path(run)/'config.json').write_text(json.dumps(dict(seed=0) | change))
+    with pytest.raises(SystemExit) as stop: report.main(['sft', '--run', run, '--profile', 'tiny'])
+    refused(subprocess.CompletedProcess('sft', stop.value.code, *capfd.readouterr()), said)
+
+
+def test_stage_that_was_changed_after_it_was_finished(run, capfd):
+    store = Store(run)
+    (store.begin('data')/'train.parquet').write_bytes(b'rows')
+    store.push('data')
+    (store.path('data')/'train.parquet').write_bytes(b'row')
+    with pytest.raises(SystemExit) as stop: report.main(['sft', '--run', run])
+    refused(subprocess.CompletedProcess('sft', stop.value.code, *capfd.readouterr()), '3 bytes of train.parquet, and 4 were saved', 'run `thinkact data')
 
 
 def test_interrupt(monkeypatch, capfd):

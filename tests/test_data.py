@@ -6,6 +6,8 @@ import math
 import os
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from hypothesis import HealthCheck, example, given, settings
@@ -162,6 +164,63 @@ def mutated(draw):
         if draw(st.booleans()): i, j = i, min(j, i + 3)
         text = text[:i] + draw(st.one_of(PIECES, st.text(max_size=3), st.just(text[i:j]*2))) + text[j:]
     return text
+
+
+@pytest.fixture(scope='module')
+def few(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('few')
+    return folder, data.make_dataset(9, folder, sim.SimPool(0))
+
+
+def spoil(folder, how):
+    table = pq.read_table(folder/'train.parquet')
+    rows = table.to_pylist()
+    if how == 'truncated': return (folder/'bad.parquet').write_bytes((folder/'train.parquet').read_bytes()[:-1000])
+    if how == 'lacking': table = table.drop_columns(['output'])
+    if how == 'unknown': table = table.append_column('mood', pa.array(['fine']*len(table)))
+    if how == 'image': rows[2]['image']['bytes'] = b'no picture'
+    if how == 'instruction': rows[2]['instruction'] = ' '
+    if how == 'output': rows[2]['output'] = '<think>hm</think><action>jump</action>'
+    if how in ('image', 'instruction', 'output'): table = pa.Table.from_pylist(rows, table.schema)
+    pq.write_table(table, folder/'bad.parquet')
+
+
+@pytest.mark.parametrize('how, said, kept', [
+    ('truncated', 'make it again with `thinkact data`', None), ('lacking', 'lacks the column output', None), ('unknown', 'column mood is unknown', 9), ('image', 'row 2 has no image that can be read', 8),
+    ('instruction', 'row 2 has no instruction', 8), ('output', 'row 2 has an output that does not parse: not a skill', 8)])
+def test_what_cannot_be_used_is_named_and_left_out_or_refused(few, how, said, kept, capsys):
+    folder, made = few
+    spoil(folder, how)
+    if kept:
+        rows = data.read_dataset(folder/'bad.parquet')
+        assert len(rows) == kept and said.split(':')[0] in capsys.readouterr().err
+        assert rows[0]['image'].size == (128, 128) and rows[0]['output'] == made[0]['output']
+    with pytest.raises(UserError) as refused: data.read_dataset(folder/'bad.parquet', strict=True)
+    assert said.split(':')[0] in str(refused.value)
+
+
+def test_lerobot_export_is_consistent(few, tmp_path):
+    "What the lerobot library makes of it: `make test-lerobot`."
+    import imageio.v2 as imageio
+    rows = few[1].select([0, 6, 8])
+    for name in 'ab': frames = data.to_lerobot(rows, tmp_path/name, sim.SimPool(0))
+    files = lambda name: {f.relative_to(tmp_path/name): f.read_bytes() for f in (tmp_path/name).rglob('*') if f.is_file()}
+    assert files('a') == files('b')
+    info = json.loads((tmp_path/'a/meta/info.json').read_text())
+    table = pq.read_table(tmp_path/'a/data/chunk-000/file-000.parquet')
+    episodes = pq.read_table(tmp_path/'a/meta/episodes/chunk-000/file-000.parquet').to_pylist()
+    assert (info['total_episodes'], info['total_frames'], len(table)) == (3, frames, frames)
+    assert set(info['features']) == set(table.column_names) | {data.CAMERA}
+    first = 0
+    for number, (row, episode) in enumerate(zip(rows, episodes)):
+        assert (episode['dataset_from_index'], episode['dataset_to_index']) == (first, first + episode['length'])
+        own = table.slice(first, episode['length'])
+        assert own['frame_index'].to_pylist() == list(range(len(own))) and set(own['episode_index'].to_pylist()) == {number}
+        assert set(own['think'].to_pylist()) == {sim.parse_output(row['output']).think} and episode['tasks'] == [row['instruction']]
+        video = imageio.get_reader(tmp_path/f'a/videos/{data.CAMERA}/chunk-000/file-{number:03d}.mp4')
+        assert sum(1 for _ in video) == len(own) and video.get_meta_data()['fps'] == info['fps']
+        first += episode['length']
+    with pytest.raises(UserError, match='not empty'): data.to_lerobot(rows, tmp_path/'a', sim.SimPool(0))
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, Gemma3nConfig, Gemma3nForConditionalGene
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import model as m
-from thinkact_nb.env import Store, UserError, get_profile
+from thinkact_nb.env import Store, UserError, get_profile, seal
 from thinkact_nb.ppo import PPOTrainer, rl_config, rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 
@@ -354,6 +354,25 @@ def test_adapter_that_is_not_there(profile, tmp_path):
 
 
 # sums
+
+def test_adapter_of_another_base_or_vocabulary_is_refused(profile, tmp_path):
+    m.load_model(profile, trainable=True).save_pretrained(tmp_path)
+    config = json.loads((tmp_path/'adapter_config.json').read_text())
+    for change, said in ((dict(base_model_name_or_path='google/gemma-3n-E2B-it'), 'adapts google/gemma-3n-E2B-it'), (dict(trainable_token_indices=dict(embed_tokens=[8, 9])), 'another vocabulary'), (dict(trainable_token_indices=None), 'another vocabulary')):
+        (tmp_path/'adapter_config.json').write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=said): m.load_model(profile, tmp_path)
+    (tmp_path/'adapter_config.json').write_text(json.dumps(config))
+    seal(tmp_path, base='0123456789ab')
+    with pytest.raises(UserError, match='trained on other weights of'): m.load_model(profile, tmp_path)
+
+
+@pytest.mark.parametrize('sealed', [True, False])
+def test_damaged_adapter_is_refused(profile, tmp_path, sealed):
+    m.load_model(profile, trainable=True).save_pretrained(tmp_path)
+    if sealed: seal(tmp_path)
+    (tmp_path/'adapter_model.safetensors').write_bytes((tmp_path/'adapter_model.safetensors').read_bytes()[:5000])
+    with pytest.raises(UserError, match='were saved' if sealed else 'cannot load'): m.load_model(profile, tmp_path)
+
 
 def test_e2b_parameters():
     "Guard: `E2B`, where it differs from transformers' defaults."

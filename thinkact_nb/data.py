@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'KOREAN', 'ASKED_IN_KOREAN', 'IN_KOREAN', 'PARTICLES', 'PART', 'CARD',
-           'COLUMNS', 'render_output', 'mention', 'centimetres', 'counted', 'Teller', 'think_of', 'expert', 'claims',
-           'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread', 'demonstrate', 'make_dataset',
-           'card', 'read_dataset', 'to_files', 'browse']
+           'COLUMNS', 'CAMERA', 'JOINTS', 'QUANTILES', 'render_output', 'mention', 'centimetres', 'counted', 'Teller',
+           'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread',
+           'demonstrate', 'make_dataset', 'card', 'read_dataset', 'to_files', 'to_lerobot', 'browse']
 
-# %% ../nbs/02_data.ipynb #b707c9cd
+# %% ../nbs/02_data.ipynb #aa0dcfb5
 import html, io, json, math, re, shutil, tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
-from .env import UserError, check_name, say
-from .sim import (BIN, COLOURS, LEVELS, MOVABLE, RELATIONS, SIZES, TASKS, Body, Program, Scene, SimPool, draw_scene, loc_text, make_scene, pad_distances, parse_output, renderer,
-                             run_episode, solve, stands, to_bins, to_metres)
+from .env import UserError, check_name, say, write_json
+from .sim import (BIN, COLOURS, FPS, LEVELS, MOVABLE, RELATIONS, SIZES, TASKS, Body, Program, Scene, SimPool, draw_scene, loc_text, make_scene, pad_distances, parse_output, record_episode,
+                             renderer, run_episode, solve, stands, to_bins, to_metres, write_video)
 
 # %% ../nbs/02_data.ipynb #b8281904
 def render_output(
@@ -27,15 +27,15 @@ def render_output(
     "The text a policy should write."
     return f"<think>{think}</think><action>{program}</action>"
 
-# %% ../nbs/02_data.ipynb #11d33ce5
+# %% ../nbs/02_data.ipynb #fafad7c9
 ENGLISH = dict(
     seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.", "At {loc} is the {name}.", "At {loc} I see {a} {name}."),
     away=("The {name} is at {loc}, {cm} cm away.", "I see the {name} at {loc}, {cm} cm away.", "There is {a} {name} at {loc}, {cm} cm away.",
           "At {loc} is the {name}, {cm} cm away.", "At {loc} I see {a} {name}, {cm} cm away."),
     choice=("The {word} one is the {name}.", "So the {word} one is the {name}.", "The {name} is the {word} one.", "That makes the {name} the {word} one.", "The {word} one must be the {name}."),
     count=("I see {most} and {least}.", "There are {most} and {least}.", "I count {most} and {least}.", "The table holds {most} and {least}.", "Here are {most} and {least}."),
-    beside=("The place {relation} the {goal} is {loc}.", "{loc} is {relation} the {goal}.", "A place {relation} the {goal} is {loc}.", "{loc} lies {relation} the {goal}.", "I choose {loc}, {relation} the {goal}."),
-    free=("{loc} is free.", "The place {loc} is free.", "There is room at {loc}.", "I see a free place at {loc}.", "Nothing stands at {loc}."),
+    beside=("There is room {relation} the {goal}: {loc}.", "{loc} is {relation} the {goal}.", "I see room {relation} the {goal}: {loc}.", "{loc} lies {relation} the {goal}.", "I choose {loc}, {relation} the {goal}."),
+    free=("{loc} is free.", "I see that {loc} is free.", "There is room at {loc}.", "I see room at {loc}.", "Nothing stands at {loc}."),
     between=("The wall stands between the {block} and the {goal}.", "Between the {block} and the {goal} stands the wall.", "The wall is between the {block} and the {goal}.",
              "The wall separates the {block} and the {goal}.", "The wall blocks the way between the {block} and the {goal}."),
     put=("I pick the {block} and place it on the {goal}.", "I grasp the {block} and set it on the {goal}.", "So I move the {block} to the {goal}.",
@@ -132,7 +132,7 @@ def expert(
     "The demonstration of a scene."
     return render_output(think_of(scene), solve(scene))
 
-# %% ../nbs/02_data.ipynb #a70ce424
+# %% ../nbs/02_data.ipynb #7f16b782
 _NAME, _LOC = rf"({'|'.join(COLOURS)}) ({'|'.join(SIZES)})", r"<loc(\d\d)><loc(\d\d)>"
 _RELATION, _WORD = f"({'|'.join(RELATIONS)})", "(farthest|nearest|matching|odd)"
 _CLAIMS = {kind: [re.compile(form) for form in forms] for kind, forms in dict(
@@ -140,8 +140,8 @@ _CLAIMS = {kind: [re.compile(form) for form in forms] for kind, forms in dict(
     distance=(rf"(?P<c>{_NAME}) (?:is )?at {_LOC}, (?P<n>\d+) cm away", rf"[Aa]t {_LOC} (?:is|I see) (?:the|an?) (?P<c>{_NAME}), (?P<n>\d+) cm away"),
     choice=(rf"(?P<w>{_WORD}) one (?:is|must be) the (?P<c>{_NAME})", rf"(?P<c>{_NAME}) (?:is )?the (?P<w>{_WORD}) one"),
     count=(rf"(?P<n>{'|'.join(NUMBERS[1:])}) (?P<c>{_NAME})s?\b",),
-    beside=(rf"(?P<w>{_RELATION}) the (?P<c>{_NAME}) is (?P<l>{_LOC})", rf"(?P<l>{_LOC})(?: is| lies|,) (?P<w>{_RELATION}) the (?P<c>{_NAME})"),
-    free=(rf"(?P<l>{_LOC}) is free", rf"(?:room|free place|stands) at (?P<l>{_LOC})"),
+    beside=(rf"(?P<w>{_RELATION}) the (?P<c>{_NAME}): (?P<l>{_LOC})", rf"(?P<l>{_LOC})(?: is| lies|,) (?P<w>{_RELATION}) the (?P<c>{_NAME})"),
+    free=(rf"(?P<l>{_LOC}) is free", rf"(?:room|stands) at (?P<l>{_LOC})"),
     between=(rf"[Bb]etween the (?P<c>{_NAME}) and the (?P<d>{_NAME})", rf"separates the (?P<c>{_NAME}) and the (?P<d>{_NAME})")).items()}
 
 # %% ../nbs/02_data.ipynb #c772c124
@@ -419,6 +419,93 @@ def to_files(
                 lines.write(json.dumps(dict(image_path=name, instruction=row["instruction"], output=row["output"]), ensure_ascii=False) + "\n")
     except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another folder")
     return folder / "demonstrations.jsonl"
+
+# %% ../nbs/02_data.ipynb #50708edd
+CAMERA, JOINTS = "observation.images.front", [*(f"joint_{i}" for i in range(1, 8)), "gripper"]  # radians, and metres between the fingers
+QUANTILES = dict(q01=.01, q10=.1, q50=.5, q90=.9, q99=.99)
+
+def _summary(values):
+    "What LeRobot keeps of a feature, over frames (the first axis)."
+    return dict(min=values.min(0), max=values.max(0), mean=values.mean(0), std=values.std(0), count=np.array([len(values)])) | {k: np.quantile(values, q, 0) for k, q in QUANTILES.items()}
+
+def _merged(summaries):
+    "Summaries of episodes as one; quantiles, as LeRobot does it, are the mean of the episodes'."
+    n = np.stack([s["count"] for s in summaries]).reshape(-1, *[1] * summaries[0]["mean"].ndim)
+    average = lambda values: (np.stack(values) * n).sum(0) / n.sum()
+    mean = average([s["mean"] for s in summaries])
+    out = dict(min=np.min([s["min"] for s in summaries], 0), max=np.max([s["max"] for s in summaries], 0), mean=mean, count=np.array([n.sum()]),
+               std=np.sqrt(average([s["std"]**2 + (s["mean"] - mean)**2 for s in summaries])))
+    return out | {k: average([s[k] for s in summaries]) for k in QUANTILES}
+
+def _play(job):
+    "An episode with its video as MP4 and the summary of its pixels, LeRobot's way: per channel, between 0 and 1."
+    episode = record_episode(job)
+    with tempfile.TemporaryDirectory() as folder:
+        write_video(frames := episode.pop("frames"), file := Path(folder) / "episode.mp4")
+        pixels = {k: v.reshape(3, 1, 1) if k != "count" else np.array([len(frames)]) for k, v in _summary(frames.reshape(-1, 3) / 255).items()}
+        return episode | dict(video=file.read_bytes(), pixels=pixels)
+
+# %% ../nbs/02_data.ipynb #ca8f12b0
+_FRAME = pa.schema({"observation.state": pa.list_(pa.float32(), 8), "action": pa.list_(pa.float32(), 8), "think": pa.string(), "timestamp": pa.float32(),
+                    **{k: pa.int64() for k in ("frame_index", "episode_index", "index", "task_index")}})
+
+def _features(size):
+    "What the columns are, as `info.json` says it."
+    video = {"video.height": size, "video.width": size, "video.codec": "h264", "video.pix_fmt": "yuv420p", "video.is_depth_map": False, "video.fps": FPS, "video.channels": 3, "has_audio": False}
+    one = lambda dtype: dict(dtype=dtype, shape=[1], names=None)
+    return {CAMERA: dict(dtype="video", shape=[size, size, 3], names=["height", "width", "channels"], info=video), **{k: dict(dtype="float32", shape=[8], names=JOINTS) for k in ("observation.state", "action")},
+            "think": one("string"), "timestamp": one("float32"), **{k: one("int64") for k in ("frame_index", "episode_index", "index", "task_index")}}
+
+def _frames(episode, think, number, first, task):
+    "The rows of an episode."
+    n = len(episode["state"])
+    columns = dict(think=[think] * n, timestamp=np.arange(n, dtype=np.float32) / FPS, frame_index=np.arange(n), episode_index=np.full(n, number), index=first + np.arange(n), task_index=np.full(n, task))
+    wide = {k: pa.FixedSizeListArray.from_arrays(v.ravel(), 8) for k, v in (("observation.state", episode["state"]), ("action", episode["action"]))}
+    return pa.Table.from_pydict(wide | columns, schema=_FRAME)
+
+# %% ../nbs/02_data.ipynb #2c9776df
+def to_lerobot(
+    dataset,           # of `make_dataset`
+    folder,            # must not be there yet, or be empty
+    pool:SimPool,
+    image_size:int=128 # pixels per side
+) -> int: # frames
+    "Demonstrations as a LeRobotDataset 3.0, one video per episode; failed ones are left out. Raises `UserError` if the folder cannot be taken."
+    folder, place = Path(folder), "chunk-{:03d}/file-{:03d}"
+    if folder.exists() and any(folder.iterdir()): raise UserError(f"{folder} is not empty: give a new folder")
+    rows = dataset.select_columns(["task", "level", "seed", "instruction", "output", "success"]).filter(lambda success: success, input_columns="success")
+    tasks, episodes, summaries, frames = list(dict.fromkeys(rows["instruction"])), [], {}, 0
+    try:
+        for part in ("meta/episodes", "data"): (folder / part / "chunk-000").mkdir(parents=True)
+        with pq.ParquetWriter(folder / "data" / (place.format(0, 0) + ".parquet"), _FRAME) as writer:
+            for start in range(0, len(rows), PART // 10):
+                batch = rows.select(range(start, min(start + PART // 10, len(rows)))).to_list()
+                jobs = [(make_scene(r["task"], r["level"], r["seed"]), parse_output(r["output"]).program, image_size) for r in batch]
+                for number, (row, episode) in enumerate(zip(batch, pool.map(_play, jobs, f"episodes {start} to {start + len(batch)}")), start):
+                    table = _frames(episode, parse_output(row["output"]).think, number, frames, tasks.index(row["instruction"]))
+                    writer.write_table(table)
+                    (video := folder / "videos" / CAMERA / (place.format(number // 1000, number % 1000) + ".mp4")).parent.mkdir(parents=True, exist_ok=True)
+                    video.write_bytes(episode["video"])
+                    numbers = {c: _summary(np.stack(table[c].to_numpy()).reshape(len(table), -1)) for c in _FRAME.names if c != "think"} | {CAMERA: episode["pixels"]}
+                    for c, summary in numbers.items(): summaries.setdefault(c, []).append(summary)
+                    episodes.append({"episode_index": number, "tasks": [row["instruction"]], "length": len(table), "data/chunk_index": 0, "data/file_index": 0, "dataset_from_index": frames, "dataset_to_index": frames + len(table),
+                        f"videos/{CAMERA}/chunk_index": number // 1000, f"videos/{CAMERA}/file_index": number % 1000, f"videos/{CAMERA}/from_timestamp": 0., f"videos/{CAMERA}/to_timestamp": len(table) / FPS,
+                        **{f"stats/{c}/{k}": v.tolist() for c, summary in numbers.items() for k, v in summary.items()}, "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
+                    frames += len(table)
+        pq.write_table(pa.Table.from_pylist(episodes), folder / "meta" / "episodes" / (place.format(0, 0) + ".parquet"))
+        _write_meta(folder, image_size, tasks, len(episodes), frames, {c: _merged(some) for c, some in summaries.items()})
+    except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another folder")
+    return frames
+
+def _write_meta(folder, size, tasks, episodes, frames, summaries):
+    "The tasks, what the whole is, and its summary."
+    import pandas as pd
+    place = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+    pd.DataFrame(dict(task_index=range(len(tasks))), index=tasks).to_parquet(folder / "meta" / "tasks.parquet")
+    info = dict(codebase_version="v3.0", robot_type="panda", total_episodes=episodes, total_frames=frames, total_tasks=len(tasks), chunks_size=1000, data_files_size_in_mb=100, video_files_size_in_mb=200, fps=FPS,
+                splits=dict(train=f"0:{episodes}"), data_path=f"data/{place}.parquet", video_path=f"videos/{{video_key}}/{place}.mp4", features=_features(size))
+    write_json(folder / "meta" / "info.json", info)
+    write_json(folder / "meta" / "stats.json", {c: {k: v.tolist() for k, v in summary.items()} for c, summary in summaries.items()})
 
 # %% ../nbs/02_data.ipynb #d8cda3c6
 def browse():

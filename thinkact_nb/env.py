@@ -441,7 +441,7 @@ def _fetch_stage(self:Store, stage):
     except Exception as e: raise UserError(f"cannot read {self.hub.repo} ({_why(e)}): check the network and `hf auth login`, or leave out --hub")
     if wrong: raise UserError(f"{stage} in {self.hub.repo} {wrong}: push it again")
 
-# %% ../nbs/00_env.ipynb #40dc45cc
+# %% ../nbs/00_env.ipynb #95efb62f
 KEEP = 2  # checkpoints, beside the best
 RESUMES = ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json", "rollouts.parquet")  # what going on reads
 
@@ -458,13 +458,13 @@ def checkpoints(self:Store,
 def keep(self:Store,
     stage:str,
     folder,          # a checkpoint that was just written
-    loss:float=None, # its validation loss, if it was measured
+    score:float=None, # the higher the better, if it was measured
     settings=()      # of the training: going on takes the same
 ):
     "Seal a checkpoint, send it in the background, and let older ones go."
-    seal(folder, RESUMES, loss=loss, settings=dict(settings))
+    seal(folder, RESUMES, score=score, settings=dict(settings))
     there, inside = self.checkpoints(stage), f"{stage}/checkpoints/"
-    best = min((c for c in there if read_seal(c)["loss"] is not None), key=lambda c: read_seal(c)["loss"], default=there[-1])
+    best = max((c for c in there if read_seal(c)["score"] is not None), key=lambda c: read_seal(c)["score"], default=there[-1])
     kept = {c.name for c in (*there[-KEEP:], best)}
     if self.hub: self.hub.push(folder, inside + Path(folder).name, self.config, lambda file: file.startswith(inside) and file.split("/")[-2] not in kept)
     for old in there:

@@ -30,7 +30,7 @@ def conversations(
     return demonstrations.map(lambda row: dict(prompt=chat(row["instruction"]), completion=[dict(role="assistant", content=row["output"])], images=[row["image"]]),
                               remove_columns=demonstrations.column_names, keep_in_memory=True)
 
-# %% ../nbs/04_sft.ipynb #da7cfdc9
+# %% ../nbs/04_sft.ipynb #e7ea3e90
 def token_losses(
     model,
     batch,        # input_ids and the rest, with labels: -100 where no loss falls
@@ -56,14 +56,14 @@ class Validation:
         self.images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows]
         self.demonstrations = Dataset.from_list([dict(image=Image.open(io.BytesIO(row["image"]["bytes"])), instruction=row["instruction"], output=row["output"]) for row in rows])
 
-    def episodes(self, model, processor) -> pd.DataFrame: # task, output, parsed, success
+    def episodes(self, model, processor) -> pd.DataFrame: # task, output, parsed, success, failure
         "What a policy writes about the scenes, greedily, and what comes of it."
         with torch.random.fork_rng(): outputs = write(model, processor, self.images, [s.instruction for s in self.scenes], max_new_tokens=self.profile.max_new_tokens, batch=self.profile.eval_batch)
         programs = [parse_output(o).program for o in outputs]
         results = self.pool.map(run_episode, list(zip(self.scenes, programs)))
-        return pd.DataFrame([dict(task=s.task, output=o, parsed=p is not None, success=r.success) for s, o, p, r in zip(self.scenes, outputs, programs, results)])
+        return pd.DataFrame([dict(task=s.task, output=o, parsed=p is not None, success=r.success, failure=r.failure) for s, o, p, r in zip(self.scenes, outputs, programs, results)])
 
-# %% ../nbs/04_sft.ipynb #8ed9c0e9
+# %% ../nbs/04_sft.ipynb #e18de79c
 def sft_config(
     store:Store,
     seed:int=0,
@@ -75,7 +75,7 @@ def sft_config(
     return SFTConfig(output_dir=str(store.path("sft") / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
         gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs, max_steps=steps, learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine",
         warmup_steps=0.05, max_grad_norm=1., max_length=None, bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu, gradient_checkpointing_kwargs=dict(use_reentrant=False), disable_tqdm=True,
-        logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="loss", report_to="none", seed=seed, data_seed=seed)
+        logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True, report_to="none", seed=seed, data_seed=seed)
 
 class ValidatedSFT(SFTTrainer):
     "TRL's trainer, validated on tokens and in the simulator."
@@ -87,6 +87,7 @@ class ValidatedSFT(SFTTrainer):
         parts = {part: np.sum([loss[part] for loss in losses], axis=0) for part in ("think", "action")}
         (total, tokens), episodes = sum(parts.values()), self.validation.episodes(self.model, self.processing_class)
         metrics = dict(loss=total / tokens, think_loss=parts["think"][0] / parts["think"][1], action_loss=parts["action"][0] / parts["action"][1], parsed=episodes.parsed.mean(), success=episodes.success.mean())
+        metrics["score"] = metrics["success"] - metrics["action_loss"]
         metrics = {f"eval_{k}": float(v) for k, v in metrics.items()}
         self.model.train(), self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -94,7 +95,7 @@ class ValidatedSFT(SFTTrainer):
 
     def create_model_card(self, *args, **kwargs): "None: checkpoints are not published."
 
-# %% ../nbs/04_sft.ipynb #41c4efd2
+# %% ../nbs/04_sft.ipynb #98bcdcf6
 class Checkpoints(TrainerCallback):
     "Hands every checkpoint to the store, and turns SIGINT and SIGTERM into a last one."
     def __init__(self,
@@ -115,8 +116,8 @@ class Checkpoints(TrainerCallback):
         if self.signal and state.global_step % self.every == 0: control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
-        loss = next((entry["eval_loss"] for entry in state.log_history if entry["step"] == state.global_step and "eval_loss" in entry), None)
-        self.store.keep(self.stage, Path(args.output_dir) / f"checkpoint-{state.global_step}", loss, self.settings)
+        score = next((entry["eval_score"] for entry in state.log_history if entry["step"] == state.global_step and "eval_score" in entry), None)
+        self.store.keep(self.stage, Path(args.output_dir) / f"checkpoint-{state.global_step}", score, self.settings)
 
     def on_train_end(self, args, state, control, **kwargs):
         for number, handler in self.before.items(): signal.signal(number, handler)
@@ -151,7 +152,7 @@ def only_numbers(
             with safe_globals(): torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError): return f"has a {file.name} that holds more than numbers, or less"
 
-# %% ../nbs/04_sft.ipynb #12380cb1
+# %% ../nbs/04_sft.ipynb #bfd74701
 def make_trainer(
     store:Store,
     seed:int=0,
@@ -173,6 +174,7 @@ def make_trainer(
     trainer.validation = looks
     return trainer
 
+# %% ../nbs/04_sft.ipynb #14898aa3
 def train_sft(
     store:Store,
     seed:int=0,
@@ -188,7 +190,6 @@ def train_sft(
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "train_runtime" not in entry]).groupby("step", as_index=False).first()
     (folder / "log.json").write_text(log.to_json(orient="records", indent=0) + "\n")
     trainer.model.save_pretrained(folder)
-    best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}"
-    if best.exists(): shutil.copy(best / "adapter_model.safetensors", folder)
+    if trainer.state.global_step < trainer.state.max_steps: shutil.copy(folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors", folder)
     store.push("sft", base=made["base"])
     return log

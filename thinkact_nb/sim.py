@@ -9,7 +9,7 @@ __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', '
            'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask',
            'Task', 'make_scene', 'is_success', 'solve', 'inverse_kinematics', 'Outcome', 'renderer', 'World',
            'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene', 'SimPool',
-           'expert_table', 'write_video', 'Playground']
+           'expert_table', 'write_video', 'record_episode', 'Playground']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import functools, html, importlib.util, io, itertools, math, multiprocessing, os, re, signal, subprocess, sys, tempfile
@@ -474,11 +474,12 @@ def render(self:World,
     if textured: self._call(pybullet.changeVisualShape, self.table, -1, textureUniqueId=-1, rgbaColor=(*TABLE, 1))
     return np.array(pixels, np.uint8).reshape(size, size, 4)[..., :3]
 
-# %% ../nbs/01_sim.ipynb #c27c1d92
+# %% ../nbs/01_sim.ipynb #1e556b69
 @patch
 def _command(self:World, joints, speeds=(0.,) * 7):
     "Set the motors' targets: arm joint angles (rad), their speeds (rad/s), and the grip."
-    self._drive(targetPositions=(*joints, self.grip, self.grip), targetVelocities=(*speeds, 0, 0))
+    self.target = (*joints, self.grip)
+    self._drive(targetPositions=(*self.target, self.grip), targetVelocities=(*speeds, 0, 0))
 
 @patch
 def _touch(self:World, contact):
@@ -925,6 +926,20 @@ def write_video(
     import imageio.v2 as imageio
     with imageio.get_writer(file, fps=FPS, codec="libx264", pixelformat="yuv420p", quality=None, output_params=["-crf", "28", "-movflags", "+faststart", "-threads", "1"]) as writer:
         for frame in frames: writer.append_data(frame)
+
+# %% ../nbs/01_sim.ipynb #a093663b
+def record_episode(
+    job:tuple # (scene, program, pixels per side)
+) -> dict: # success; frames (n, size, size, 3); state and action (n, 8): 7 joint angles, radians, and the width between the fingers, metres, as measured and as commanded next
+    "An episode in this process's own world, `FPS` rows a second."
+    (scene, program, size), frames, states, targets = job, [], [], []
+    def watch(world):
+        frames.append(world.render(size)), targets.append(world.target)
+        states.append([joint[0] for joint in world._joints(world.robot, (*range(7), FINGERS[0]))])
+    watch(world := _world().reset(scene))
+    success = world.run(program, watch).success
+    width = np.array((1,) * 7 + (2,), np.float32)  # each finger moves half the width
+    return dict(success=success, frames=np.stack(frames), state=np.float32(states) * width, action=np.float32(targets[1:] + targets[-1:]) * width)
 
 # %% ../nbs/01_sim.ipynb #518d2856
 class Playground:

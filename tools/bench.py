@@ -103,6 +103,61 @@ def pools(n=200):
     if memory: tell('memory of a simulator worker', memory, 'MB', 250.)
 
 
+def training(steps=12):
+    "SFT on the stand-in: TRL's trainer beside a bare loop over the same batches, and what a checkpoint costs."
+    import tempfile
+    from pathlib import Path
+    import torch
+    from transformers import TrainerCallback
+    from thinkact_nb.data import make_dataset
+    from thinkact_nb.env import Store, get_profile, read_seal
+    from thinkact_nb.sft import Checkpoints, make_trainer
+    from thinkact_nb.sim import SimPool
+    class Clock(TrainerCallback):
+        def __init__(self): self.times = []
+        def on_step_begin(self, *args, **kwargs): self.start = time.perf_counter()
+        def on_step_end(self, *args, **kwargs): self.times.append(time.perf_counter() - self.start)
+    store = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny'))
+    make_dataset(steps*32, store.path('data'), SimPool(2))
+    trainer, clock = make_trainer(store, steps=steps, every=1000, validation=9), Clock()
+    trainer.args.eval_strategy = 'no'
+    trainer.add_callback(clock)
+    trainer.train()
+    batches = list(trainer.get_train_dataloader())
+    model, parameters = trainer.model, [p for p in trainer.model.parameters() if p.requires_grad]
+    optimizer, times = torch.optim.AdamW(parameters, 1e-3), []
+    for step in range(steps):
+        start = time.perf_counter()
+        for batch in batches[2*step:2*step + 2]: (model(**batch, use_cache=False).loss/2).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.)
+        optimizer.step(), optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    step = statistics.median(clock.times[2:])
+    tell('SFT step, batch 32; reference: a bare loop over the same batches, same run', step, 's', statistics.median(times[2:]))
+    keeper, folder = Checkpoints(store, 'sft', {}), Path(trainer.args.output_dir)/f'checkpoint-{trainer.state.global_step}'
+    def save(): trainer._save_checkpoint(trainer.model, None), keeper.on_save(trainer.args, trainer.state, trainer.control)
+    tell('saving and sealing a checkpoint; reference: an SFT step, same run', seconds(save, 5), 's', step)
+    tell('a checkpoint on the Hub: adapter, optimizer and states', sum(f['size'] for f in read_seal(folder)['files'].values())/1e6, 'MB', 10.)
+
+
+def datasets(n=200):
+    "Demonstrations made: their rate beside that of the bare expert episodes, and what they weigh."
+    import tempfile
+    from pathlib import Path
+    from thinkact_nb.data import demonstrate, make_dataset, spread
+    from thinkact_nb.sim import SimPool, run_episode, solve
+    scenes, folder = spread(n), Path(tempfile.mkdtemp())
+    with SimPool(2) as pool:
+        pool.map(run_episode, [(s, solve(s)) for s in scenes[:18]])
+        start = time.perf_counter()
+        pool.map(run_episode, [(s, solve(s)) for s in scenes])
+        bare = n/(time.perf_counter() - start)
+        start = time.perf_counter()
+        make_dataset(n, folder, pool)
+        tell('demonstrations per second, two processes; reference: expert episodes with no image and no text, same run', n/(time.perf_counter() - start), '1/s', bare)
+    tell('a demonstration in Parquet', (folder/'train.parquet').stat().st_size/n/1000, 'kB', 20.)
+
+
 def command_line():
     tell('import thinkact_nb.sim', 1000*seconds(run(sys.executable, '-c', 'import thinkact_nb.sim'), 5), 'ms', 700.)
     tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.report import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
@@ -110,4 +165,4 @@ def command_line():
 
 if __name__ == '__main__':
     with silent(): import thinkact_nb.sim  # noqa: F401, PyBullet greets
-    for part in (simulator, pools, command_line): part()
+    for part in (simulator, pools, datasets, training, command_line): part()
