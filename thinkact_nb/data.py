@@ -27,7 +27,7 @@ def render_output(
     "The text a policy should write."
     return f"<think>{think}</think><action>{program}</action>"
 
-# %% ../nbs/02_data.ipynb #fafad7c9
+# %% ../nbs/02_data.ipynb #4099622d
 ENGLISH = dict(
     seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.", "At {loc} is the {name}.", "At {loc} I see {a} {name}."),
     away=("The {name} is at {loc}, {cm} cm away.", "I see the {name} at {loc}, {cm} cm away.", "There is {a} {name} at {loc}, {cm} cm away.",
@@ -38,10 +38,10 @@ ENGLISH = dict(
     free=("{loc} is free.", "I see that {loc} is free.", "There is room at {loc}.", "I see room at {loc}.", "Nothing stands at {loc}."),
     between=("The wall stands between the {block} and the {goal}.", "Between the {block} and the {goal} stands the wall.", "The wall is between the {block} and the {goal}.",
              "The wall separates the {block} and the {goal}.", "The wall blocks the way between the {block} and the {goal}."),
-    put=("I pick the {block} and place it on the {goal}.", "I grasp the {block} and set it on the {goal}.", "So I move the {block} to the {goal}.",
+    put=("I carry the {block} to the {goal}.", "I grasp the {block} and set it on the {goal}.", "So I move the {block} to the {goal}.",
          "I take the {block} to the {goal}.", "So the {block} goes onto the {goal}."),
-    there=("I pick the {block} and place it there.", "I grasp the {block} and set it there.", "So I move the {block} there.", "I take the {block} there.", "So the {block} goes there."),
-    each=("I move each one to its pad.", "So each one goes onto its pad.", "I take them to their pads one by one.", "Each one is placed on its pad.", "So I sort them one by one."),
+    there=("I carry the {block} there.", "I grasp the {block} and set it there.", "So I move the {block} there.", "I take the {block} there.", "So the {block} goes there."),
+    each=("I move each one to its pad.", "So each one goes onto its pad.", "I take them to their pads one by one.", "Each one is set on its pad.", "So I sort them one by one."),
     trade=("The {block} waits there.", "I move the {block} there first.", "So the {block} goes there first.", "I put the {block} aside there.", "First I take the {block} there."),
     around=("I carry the {block} around its end.", "So I go around its end.", "I take the {block} past its end.", "The way leads around its end.", "So the {block} goes around its end."))
 

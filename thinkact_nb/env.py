@@ -93,10 +93,10 @@ class Profile:
     eval_scenes: int           # test scenes per arm
     eval_batch: int            # texts generated at once
 
-# %% ../nbs/00_env.ipynb #353aaada
+# %% ../nbs/00_env.ipynb #6ab45861
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; steps are counted so that the demo ends in ten minutes.
-    Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=32, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=5e-3,
+    Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
             rl_updates=16, rl_batch=64, rl_micro_batch=16, rl_epochs=2, rl_learning_rate=2e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only. The id is a mirror that asks for no
     # login (Gemma's licence binds all the same); Google's own is google/gemma-3n-E2B-it.
@@ -324,8 +324,9 @@ def connect(
     "The one `Hub` of a repository in this process."
     return Hub(repo)
 
-# %% ../nbs/00_env.ipynb #6d974783
-MAKES = {"data": "demonstrations", "sft": "SFT adapter", "rl/ppo": "PPO adapter", "rl/grpo": "GRPO adapter", "rl/rloo": "RLOO adapter", "eval": "episode table", "report": "report"}
+# %% ../nbs/00_env.ipynb #0eb819b1
+MAKES = {"data": "demonstrations", "sft": "SFT adapter", "rl/ppo": "PPO adapter", "rl/grpo": "GRPO adapter", "rl/rloo": "RLOO adapter",
+         "rl/ppo+credit": "adapter of PPO with credit for the think", "rl/ppo+short": "adapter of PPO with a bonus for short thinks", "eval": "episode table", "report": "report"}
 
 def _commit():
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path.cwd())
