@@ -138,3 +138,19 @@ def test_a_finished_stage_comes_from_the_hub_and_no_token_is_written(hub, tmp_pa
     done = good(python(hub, tmp_path, 'print(Store("b", hub="tester/run").require("sft", "adapter_config.json"))'))
     assert done.stdout == 'b/sft\n'
     assert not [f for f in tmp_path.rglob('*') if f.is_file() and b'hf_good' in f.read_bytes()]
+
+
+def test_a_dataset_is_pushed_with_its_card_and_opens_without_this_library(hub, tmp_path):
+    pushed = good(python(hub, tmp_path, '''
+from thinkact_nb import data, sim
+data.make_dataset(3, "d", sim.SimPool(0), image_size=64)
+print(data.push_to_hub("d", "tester/tabletop"))'''))
+    repository = hub.repository('tester/tabletop', 'dataset')
+    assert repository.private and set(repository.files) == {'README.md', 'train.parquet', 'sample.png'} and 'hf_good' not in pushed.stdout + pushed.stderr
+    opened = subprocess.run([sys.executable, '-c', '''
+import sys, datasets
+rows = datasets.load_dataset("tester/tabletop", split="train")
+print(len(rows), rows[0]["image"].size, rows[0]["output"][:7], "thinkact_nb" in sys.modules)'''], env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | loopback.client(hub, tmp_path/'other'), text=True, capture_output=True, cwd=tmp_path)
+    assert good(opened).stdout.split() == ['3', '(64,', '64)', '<think>', 'False']
+    refused = python(hub, tmp_path, 'from thinkact_nb import data; data.push_to_hub("d", "somebody/tabletop")')
+    assert 'UserError: cannot push to somebody/tabletop' in refused.stderr

@@ -6,7 +6,7 @@
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'KOREAN', 'ASKED_IN_KOREAN', 'IN_KOREAN', 'PARTICLES', 'PART', 'CARD',
            'COLUMNS', 'CAMERA', 'JOINTS', 'QUANTILES', 'render_output', 'mention', 'centimetres', 'counted', 'Teller',
            'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread',
-           'demonstrate', 'make_dataset', 'card', 'read_dataset', 'to_files', 'to_lerobot', 'browse']
+           'demonstrate', 'make_dataset', 'card', 'read_dataset', 'push_to_hub', 'to_files', 'to_lerobot', 'browse']
 
 # %% ../nbs/02_data.ipynb #aa0dcfb5
 import html, io, json, math, re, shutil, tempfile
@@ -403,6 +403,21 @@ def read_dataset(
     if wrong: say(f"{file}: {len(faults)} of {len(table)} rows left out: " + "; ".join(wrong[:3]) + ("; …" if wrong[3:] else ""))
     rows = table.select([c for c in COLUMNS if c in table.column_names]).take([i for i in range(len(table)) if i not in faults])
     return Dataset(rows.replace_schema_metadata()).cast_column("image", Picture())
+
+# %% ../nbs/02_data.ipynb #3da019ba
+def push_to_hub(
+    folder,           # of `make_dataset`
+    repo:str,         # "user/name" of a dataset; made if it is not there
+    private:bool=True # False: everybody may read it
+) -> str: # its address
+    "Push a dataset with its card. Raises `UserError` if the Hub refuses."
+    from huggingface_hub import HfApi
+    if not (Path(folder) / "train.parquet").exists(): raise UserError(f"no dataset in {folder}: make one first")
+    try:
+        address = HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", allow_patterns=["README.md", "*.parquet", "*.png"], commit_message="Demonstrations")
+    except Exception as e: raise UserError(f"cannot push to {repo} ({str(e).splitlines()[0]}): log in with `hf auth login`, and name a repository of yours")
+    return str(address)
 
 # %% ../nbs/02_data.ipynb #e7910795
 def to_files(

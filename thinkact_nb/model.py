@@ -228,7 +228,7 @@ def first_rows(
         apart[locs] = torch.cat([angles.sin(), angles.cos()], 1) @ mix
     return (unit(unit(spelled) + unit(apart)) * table[:1000].float().norm(dim=-1).median().cpu()).to(table.device)
 
-# %% ../nbs/03_model.ipynb #724ed27e
+# %% ../nbs/03_model.ipynb #4d4040a0
 TARGETS = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
 @functools.cache
@@ -242,7 +242,8 @@ def lora_config(
     profile:Profile
 ) -> LoraConfig:
     "What is trained: low-rank adapters on seven projections per layer, and the rows of `WORDS`."
-    return LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, target_modules=TARGETS, trainable_token_indices=dict(embed_tokens=[*word_ids(profile)]), task_type="CAUSAL_LM")
+    return LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=0.1, target_modules=TARGETS,
+                      trainable_token_indices=dict(embed_tokens=[*word_ids(profile)]), task_type="CAUSAL_LM")
 
 def trained_rows(
     model:PeftModel,

@@ -118,7 +118,8 @@ def training(steps=12):
         def on_step_begin(self, *args, **kwargs): self.start = time.perf_counter()
         def on_step_end(self, *args, **kwargs): self.times.append(time.perf_counter() - self.start)
     store = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny'))
-    make_dataset(steps*32, store.path('data'), SimPool(2))
+    batch, parts = store.profile.sft_batch, store.profile.sft_batch//store.profile.sft_micro_batch
+    with SimPool(2) as pool: make_dataset(steps*batch, store.path('data'), pool)
     trainer, clock = make_trainer(store, steps=steps, every=1000, validation=9), Clock()
     trainer.args.eval_strategy = 'no'
     trainer.add_callback(clock)
@@ -128,12 +129,12 @@ def training(steps=12):
     optimizer, times = torch.optim.AdamW(parameters, 1e-3), []
     for step in range(steps):
         start = time.perf_counter()
-        for batch in batches[2*step:2*step + 2]: (model(**batch, use_cache=False).loss/2).backward()
+        for part in batches[parts*step:parts*(step + 1)]: (model(**part, use_cache=False).loss/parts).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.)
         optimizer.step(), optimizer.zero_grad()
         times.append(time.perf_counter() - start)
     step = statistics.median(clock.times[2:])
-    tell('SFT step, batch 32; reference: a bare loop over the same batches, same run', step, 's', statistics.median(times[2:]))
+    tell(f'SFT step, batch {batch}; reference: a bare loop over the same batches, same run', step, 's', statistics.median(times[2:]))
     keeper, folder = Checkpoints(store, 'sft', {}), Path(trainer.args.output_dir)/f'checkpoint-{trainer.state.global_step}'
     def save(): trainer._save_checkpoint(trainer.model, None), keeper.on_save(trainer.args, trainer.state, trainer.control)
     tell('saving and sealing a checkpoint; reference: an SFT step, same run', seconds(save, 5), 's', step)
