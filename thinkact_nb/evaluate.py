@@ -23,9 +23,9 @@ from .sim import INNER, Program, Scene, SimPool, Step, loc_text, to_bins
 from .data import expert, render_output, think_of
 from .reward import episode_table, judge, rollout
 
-# %% ../nbs/07_eval.ipynb #d2e8c388
-ADAPTERS = {"sft": "sft", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo"}  # arm: the stage that trains it
-ARMS = ("expert", "random", "base", "sft", "sft-nothink", "ppo", "grpo", "rloo")
+# %% ../nbs/07_eval.ipynb #da17cbd5
+ADAPTERS = {"sft": "sft", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo", "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}  # arm: the stage that trains it
+ARMS = ("expert", "random", "base", "sft", "sft-nothink", *(a for a in ADAPTERS if a != "sft"))
 
 def check_arms(
     arms:list[str] # names in `ARMS`, or name=folder, or name=user/repository[/folder]

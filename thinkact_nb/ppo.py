@@ -7,12 +7,12 @@ __all__ = ['ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'COLUMNS', '
            'PPOConfig', 'rl_config', 'PPOTrainer', 'summary', 'log_rows', 'Ledger', 'scene_dataset', 'rl_trainer',
            'train_rl']
 
-# %% ../nbs/06_ppo.ipynb #6f2d967e
+# %% ../nbs/06_ppo.ipynb #f4a52f06
 import json, shutil, time, warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-import pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from datasets import Dataset
 from fastcore.basics import patch
 from PIL import Image
@@ -23,7 +23,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, Store, UserError, check_name, seed_all
 from .sim import COLOURS, TASKS, Scene, SimPool, make_scene
 from .data import spread
-from .model import chat, fingerprint, forbidden, load_model, load_processor
+from .model import chat, fingerprint, forbidden, load_model, load_processor, write
 from .sft import Bar, Checkpoints, only_numbers
 from .reward import RewardWeights, episode_table, judge
 
@@ -71,8 +71,9 @@ def value_loss(
     worse = torch.max((values - returns) ** 2, (moved - returns) ** 2)
     return .5 * (worse * mask).sum() / mask.sum()
 
-# %% ../nbs/06_ppo.ipynb #822a0b53
-ALGORITHMS = dict(ppo=dict(num_generations=1), grpo=dict(num_generations=4, scale_rewards="group"), rloo=dict(num_generations=4, scale_rewards="none"))
+# %% ../nbs/06_ppo.ipynb #36084e15
+ALGORITHMS = {"ppo": dict(num_generations=1), "grpo": dict(num_generations=4, scale_rewards="group"), "rloo": dict(num_generations=4, scale_rewards="none"),
+              "ppo+credit": dict(num_generations=1, credit=0.5), "ppo+short": dict(num_generations=1, efficiency=0.5)}
 
 @dataclass
 class PPOConfig(GRPOConfig):
@@ -83,6 +84,9 @@ class PPOConfig(GRPOConfig):
     value_weight: float = 0.5           # of the value loss in the loss
     value_clip: float = 0.2             # how far a value may move in one update
     value_learning_rate: float = 1e-2   # of the head: it starts from nothing
+    credit: float = 0.                  # weight of what the think contributes, in the advantage of its tokens
+    credit_samples: int = 2             # actions sampled after each think, to estimate that
+    efficiency: float = 0.              # weight of the bonus for a short think and few steps, if not 0
     # what TRL has otherwise
     beta: float = 0.02                  # weight of the KL to the SFT policy
     loss_type: str = "bnpo"             # mean over the tokens of a minibatch
@@ -119,7 +123,7 @@ def rl_config(
         ddp_find_unused_parameters=False, dataloader_pin_memory=False, report_to="none", disable_tqdm=True)
     return PPOConfig(str(folder), algorithm=algorithm, **numbers | ALGORITHMS[algorithm] | settings)
 
-# %% ../nbs/06_ppo.ipynb #0e4fa4e3
+# %% ../nbs/06_ppo.ipynb #99ac6569
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -131,7 +135,7 @@ class PPOTrainer(GRPOTrainer):
             if name in exact: parameter.data = exact[name]
             if name.endswith(".ref"): parameter.data = exact[name.removesuffix("ref") + "default"].clone()  # vocabulary rows, which TRL's copy leaves out
         self._seconds, self._keep, self._values, self._passes = {}, 0, [], []
-        if self.args.algorithm != "ppo": return
+        if not self.args.algorithm.startswith("ppo"): return
         base = self.model.get_base_model()
         self.model.add_module("value_head", ValueHead(base.config.get_text_config().hidden_size).to(self.accelerator.device))
         base.base_model.register_forward_hook(self._read_value)
@@ -166,10 +170,10 @@ class PPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *args, **kwargs): "None: checkpoints are not published."
 
-# %% ../nbs/06_ppo.ipynb #7d2676ee
+# %% ../nbs/06_ppo.ipynb #23c8d98a
 @patch
 def _read_value(self:PPOTrainer, module, args, output):
-    if self._keep: self._values.append(self.value_head(output.last_hidden_state[:, -self._keep - 1:-1]))
+    if self._keep: self._values.append(self.value_head(output.last_hidden_state[:, -self._keep - 1:-1].detach()))
 
 @patch
 def _get_per_token_logps_and_entropies(self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
@@ -179,7 +183,7 @@ def _get_per_token_logps_and_entropies(self:PPOTrainer, model, input_ids, attent
     self._passes.append((out[0], torch.cat(self._values) if self._values else None))
     return out
 
-# %% ../nbs/06_ppo.ipynb #f852805a
+# %% ../nbs/06_ppo.ipynb #3963a876
 def _moments(x, mask):
     mean = (x * mask).sum() / mask.sum()
     return mean, ((x - mean) ** 2 * mask).sum() / mask.sum()
@@ -193,11 +197,13 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
         gap = (out["ref_per_token_logps"] - old) * mask
         self._put(ref_kl=_moments(gap.exp() - gap - 1, mask)[0])
     if self.args.algorithm == "rloo": out["advantages"] = out["advantages"] * self.num_generations / (self.num_generations - 1)
-    if self.args.algorithm == "ppo":
+    if self.value_head:
         first = self.accelerator.process_index * len(mask)
         rewards = torch.zeros_like(values)
         rewards[torch.arange(len(mask)), mask.sum(1) - 1] = self._raw[first:first + len(mask)].sum(1)  # on the last token
         advantages, returns = gae(rewards, values, mask, self.args.gamma, self.args.lam)
+        if self.args.credit:
+            with self._clock("credit"): advantages = advantages + self.args.credit * self._contribution(inputs)[:, None] * self._thinking(out["completion_ids"])
         mean, variance = _moments(advantages, mask)
         out |= dict(advantages=(advantages - mean) * (variance + 1e-2).rsqrt() * mask, old_values=values * mask, returns=returns)
         spread_of_returns = _moments(returns, mask)[1]
@@ -206,13 +212,36 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
     return out
 
 @patch
+def _thinking(self:PPOTrainer, ids):
+    "1 on the tokens of the think, its closing tag included."
+    closes = ids == self.processing_class.tokenizer.convert_tokens_to_ids("</think>")
+    return ((closes.cumsum(1) - closes.int()) == 0).float()
+
+@patch
+def _contribution(self:PPOTrainer, inputs):
+    "What each text's own think adds to the reward: that of actions sampled after it, less that of actions sampled after the think of another scene."
+    judge_, k = self.reward_funcs[0], self.args.credit_samples
+    table, images, model = judge_.tables[-1], [np.asarray(row["image"]) for row in inputs], self.accelerator.unwrap_model(self.model)
+    scenes = [make_scene(*key) for key in zip(table.task, table.level, table.seed)]
+    def worth(thinks):
+        starts = [f"<think>{think}</think>" for think in thinks for _ in range(k)]
+        repeat = lambda some: [x for x in some for _ in range(k)]
+        outputs = write(model, self.processing_class, repeat(images), repeat([s.instruction for s in scenes]), starts, self.args.max_completion_length, 1., len(starts), self.state.global_step)
+        return np.reshape([e.reward for e in judge(repeat(scenes), outputs, judge_.pool, self.processing_class.tokenizer, judge_.weights)], (-1, k)).mean(1)
+    model.eval()
+    with torch.random.fork_rng(): gained = (worth(table.think) - worth(np.roll(table.think, 1))) * table.parsed
+    model.train()
+    self._put(contribution=gained.mean())
+    return torch.tensor(gained.to_numpy(), dtype=torch.float32, device=self.accelerator.device)
+
+@patch
 def _prepare_inputs(self:PPOTrainer, batch):
     rows = self.args.steps_per_generation
     position = self._step % (rows * self.num_iterations)
     if position and position % rows == 0: self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self._rollout), rows)  # a new epoch: new minibatches
     return super(PPOTrainer, self)._prepare_inputs(batch)
 
-# %% ../nbs/06_ppo.ipynb #694b4b5a
+# %% ../nbs/06_ppo.ipynb #955d2a3c
 @patch
 def _compute_loss(self:PPOTrainer, model, inputs):
     self._passes = []
@@ -238,8 +267,8 @@ def create_optimizer(self:PPOTrainer, *args):
 @patch
 def log(self:PPOTrainer, logs, start_time=None):
     s, self._seconds = self._seconds, {}
-    if "rollout" in s: self._put(seconds_generate=s["generate"], seconds_simulate=s["simulate"],
-        seconds_score=s["rollout"] - s["generate"] - s["simulate"], seconds_learn=s["step"] - s["rollout"])
+    if "rollout" in s: self._put(seconds_generate=s["generate"], seconds_simulate=s["simulate"], seconds_credit=s.get("credit", 0.),
+        seconds_score=s["rollout"] - s["generate"] - s["simulate"], seconds_learn=s["step"] - s["rollout"] - s.get("credit", 0.))
     return super(PPOTrainer, self).log(logs, start_time)
 
 # %% ../nbs/06_ppo.ipynb #5328f1d2
@@ -262,7 +291,7 @@ def _load_from_checkpoint(self:PPOTrainer, resume_from_checkpoint, model=None):
     super(PPOTrainer, self)._load_from_checkpoint(resume_from_checkpoint, model)
     if self.value_head: self.value_head.load_state_dict(load_file(Path(resume_from_checkpoint) / VALUE_FILE))
 
-# %% ../nbs/06_ppo.ipynb #fa87f983
+# %% ../nbs/06_ppo.ipynb #6f6741b4
 def summary(
     table:pd.DataFrame # episodes of one rollout
 ) -> dict[str, float]:
@@ -274,7 +303,8 @@ def summary(
 COLUMNS = dict(reward="reward", success="success", r_safety="r_safety", r_efficiency="r_efficiency", parsed="parsed", truncated="completions/clipped_ratio", kl="ref_kl",
     step_kl="step_kl", clip_fraction="clip_ratio/region_mean", entropy="entropy", explained_variance="explained_variance", value_loss="value_loss",
     no_contrast="frac_reward_zero_std", gradient_norm="grad_norm", think_tokens="think_tokens", distinct_thinks="distinct_thinks", grounding="grounding",
-    seconds_generate="seconds_generate", seconds_simulate="seconds_simulate", seconds_score="seconds_score", seconds_learn="seconds_learn")
+    contribution="contribution",
+    seconds_generate="seconds_generate", seconds_simulate="seconds_simulate", seconds_credit="seconds_credit", seconds_score="seconds_score", seconds_learn="seconds_learn")
 
 def log_rows(
     history:list[dict], # a trainer's `state.log_history`
@@ -326,7 +356,7 @@ def scene_dataset(
         return rows | dict(prompt=[chat(made[k].instruction) for k in keys], image=[drawn[k] for k in keys])
     return Dataset.from_list([dict(task=s.task, level=s.level, seed=s.seed) for s in scenes]).with_transform(fetch)
 
-# %% ../nbs/06_ppo.ipynb #f270c226
+# %% ../nbs/06_ppo.ipynb #6f3fcb13
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
 
 def rl_trainer(
@@ -351,6 +381,7 @@ def rl_trainer(
     seed_all(seed)
     model = load_model(profile, str(sft), trainable=True)
     config.generation_kwargs = dict(suppress_tokens=forbidden(model.config))
+    if config.efficiency: weights = replace(weights, efficiency=config.efficiency)
     ledger = Ledger(store, pool, processor.tokenizer, config, weights)
     trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size), processing_class=processor,
                          callbacks=[ledger, Bar(ledger.stage, "update", config.logging_steps, ("success", "reward"))])

@@ -35,8 +35,8 @@ def read_table(
     file = store.run / "eval" / f"{name}.parquet"
     return pd.read_parquet(file) if file.exists() else None
 
-# %% ../nbs/09_report.ipynb #78b11c32
-RL = ("ppo", "grpo", "rloo")
+# %% ../nbs/09_report.ipynb #c7741837
+RL = ("ppo", "grpo", "rloo", "ppo+credit", "ppo+short")
 
 def headline(
     comparisons:list[dict], # from `findings`
@@ -243,7 +243,7 @@ def as_table(
 
 def percent(x): return "" if x is None else f"{x * 100:.0f} %"
 
-# %% ../nbs/09_report.ipynb #0a09dfd1
+# %% ../nbs/09_report.ipynb #9d381b6f
 RATES = dict(arm="arm", n="scenes", successes="successes", rate=("rate", percent), low=("from", percent), high=("to", percent))
 
 def _figure(drawn, alt): return f'<figure><img src="{data_uri(drawn, "image/svg+xml")}" alt="{html.escape(alt)}"></figure>'
@@ -255,7 +255,7 @@ def _case(case, a, b):
     title = f'<span class="{kind}">{html.escape(good)}</span>: {html.escape(case["instruction"])} <span class="soft">{case["task"]} {case["level"]}, scene {case["seed"]}</span>'
     return f'<section class="case"><h3>{title}</h3><img src="{case["picture"]}" width="224" height="224" alt="The table of scene {case["seed"]}: {html.escape(case["instruction"])}">{side(a, "a")}{side(b, "b")}</section>'
 
-RL_CURVES = ((["success"], "success rate of rollouts"), (["reward"], "mean reward"), (["think_tokens"], "think length, tokens"), (["kl"], "KL from the SFT policy, nats per token"),
+RL_CURVES = ((["success"], "success rate of rollouts"), (["reward"], "mean reward"), (["r_safety", "r_efficiency"], "other terms, before weights"), (["think_tokens"], "think length, tokens"), (["kl"], "KL from the SFT policy, nats per token"),
              (["entropy"], "entropy, nats per token"), (["grounding"], "true claims in thinks, share"), (["distinct_thinks"], "thinks that differ in form, share"),
              (["explained_variance"], "variance of returns foreseen, share"))
 
@@ -447,7 +447,7 @@ class Data(Scenes):
         store.push("data")
         print(f"{len(rows)} demonstrations in {store.run / 'data'}")
 
-# %% ../nbs/09_report.ipynb #8786dc38
+# %% ../nbs/09_report.ipynb #a0b198dc
 @dataclass(kw_only=True)
 class Sft(Common):
     "QLoRA supervised fine-tuning on the demonstrations; the adapter goes to sft/."
@@ -467,7 +467,7 @@ class Sft(Common):
 @dataclass(kw_only=True)
 class Ppo(Common):
     "Reinforcement learning from the SFT adapter; the adapter goes to rl/ALGO/."
-    algo: Literal["ppo", "grpo", "rloo"] = "ppo"  # how advantages are computed
+    algo: Literal["ppo", "grpo", "rloo", "ppo+credit", "ppo+short"] = "ppo"  # how advantages are computed
     updates: Annotated[int | None, _option("INT", "the profile's")] = None  # rollouts, each followed by its epochs
     tasks: tuple[str, ...] = ()  # names of tasks; none: all
     levels: tuple[str, ...] = ("L0",)  # names of levels
