@@ -8,7 +8,7 @@ __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'KOREAN', 'ASKED_IN_KOREAN'
            'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread',
            'demonstrate', 'make_dataset', 'card', 'read_dataset', 'push_to_hub', 'to_files', 'to_lerobot', 'browse']
 
-# %% ../nbs/02_data.ipynb #aa0dcfb5
+# %% ../nbs/02_data.ipynb #b041bfad
 import html, io, json, math, re, shutil, tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError, check_name, say, write_json
 from .sim import (BIN, COLOURS, FPS, LEVELS, MOVABLE, RELATIONS, SIZES, TASKS, Body, Program, Scene, SimPool, draw_scene, loc_text, make_scene, pad_distances, parse_output, record_episode,
-                             renderer, run_episode, solve, stands, to_bins, to_metres, write_video)
+                             renderer, solve, stands, to_bins, to_metres, write_video, _world)
 
 # %% ../nbs/02_data.ipynb #b8281904
 def render_output(
@@ -265,7 +265,7 @@ def demonstration(
     asked = tell.say(ASKED_IN_KOREAN[scene.task], noun=scene.bodies[scene.moves[0][0]].kind, **dict(scene.words))
     return asked, render_output(think_of(scene, tell), solve(scene))
 
-# %% ../nbs/02_data.ipynb #789cfaef
+# %% ../nbs/02_data.ipynb #c3754378
 def spread(
     n:int,              # how many scenes
     tasks=tuple(TASKS),
@@ -282,10 +282,10 @@ def demonstrate(
 ) -> dict: # a row, its image as PNG; `success`: whether the program, read back from the text, solved the scene
     "One demonstration, drawn and run in this process's own world."
     scene, size, lang, *errors = job
-    image = draw_scene((scene, size))
     instruction, output = demonstration(mistaken(scene, *errors) if any(errors) else scene, lang)
-    success = run_episode((scene, parse_output(output).program)).success
-    Image.fromarray(image).save(png := io.BytesIO(), "png")
+    world = _world().reset(scene)
+    Image.fromarray(world.render(size)).save(png := io.BytesIO(), "png")
+    success = world.run(parse_output(output).program).success
     return dict(image=dict(bytes=png.getvalue(), path=None), instruction=instruction, output=output, task=scene.task, level=scene.level, seed=scene.seed,
                 success=success, scene=json.dumps(asdict(scene)))
 

@@ -93,11 +93,11 @@ class Profile:
     eval_scenes: int           # test scenes per arm
     eval_batch: int            # texts generated at once
 
-# %% ../nbs/00_env.ipynb #6ab45861
+# %% ../nbs/00_env.ipynb #b9342aa1
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; steps are counted so that the demo ends in ten minutes.
     Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
-            rl_updates=16, rl_batch=64, rl_micro_batch=16, rl_epochs=2, rl_learning_rate=2e-4, eval_scenes=180, eval_batch=60),
+            rl_updates=20, rl_batch=64, rl_micro_batch=16, rl_epochs=2, rl_learning_rate=3e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only. The id is a mirror that asks for no
     # login (Gemma's licence binds all the same); Google's own is google/gemma-3n-E2B-it.
     Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", 256, 200, lora_rank=16, demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=1, sft_learning_rate=2e-4,

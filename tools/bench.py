@@ -108,7 +108,7 @@ def training(steps=12):
     import tempfile
     from pathlib import Path
     import torch
-    from transformers import TrainerCallback
+    from transformers import EarlyStoppingCallback, TrainerCallback
     from thinkact_nb.data import make_dataset
     from thinkact_nb.env import Store, get_profile, read_seal
     from thinkact_nb.sft import Checkpoints, make_trainer
@@ -121,6 +121,7 @@ def training(steps=12):
     batch, parts = store.profile.sft_batch, store.profile.sft_batch//store.profile.sft_micro_batch
     with SimPool(2) as pool: make_dataset(steps*batch, store.path('data'), pool)
     trainer, clock = make_trainer(store, steps=steps, every=1000, validation=9), Clock()
+    trainer.remove_callback(EarlyStoppingCallback)
     trainer.args.eval_strategy = 'no'
     trainer.add_callback(clock)
     trainer.train()
@@ -141,11 +142,12 @@ def training(steps=12):
     tell('a checkpoint on the Hub: adapter, optimizer and states', sum(f['size'] for f in read_seal(folder)['files'].values())/1e6, 'MB', 10.)
 
 
-def datasets(n=200):
+def datasets(n=900):
     "Demonstrations made: their rate beside that of the bare expert episodes, and what they weigh."
     import tempfile
     from pathlib import Path
-    from thinkact_nb.data import demonstrate, make_dataset, spread
+    import datasets as _  # noqa: F401, a second that has nothing to do with rows
+    from thinkact_nb.data import make_dataset, spread
     from thinkact_nb.sim import SimPool, run_episode, solve
     scenes, folder = spread(n), Path(tempfile.mkdtemp())
     with SimPool(2) as pool:
