@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -15,7 +16,7 @@ from transformers import PrinterCallback
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import ppo, sim
 from thinkact_nb.data import expert, spread
-from thinkact_nb.env import Store, get_profile, seed_all
+from thinkact_nb.env import Store, UserError, get_profile, seed_all
 from thinkact_nb.model import chat, load_model, load_processor
 from thinkact_nb.reward import episode_table
 
@@ -150,3 +151,18 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     ids = trainer.processing_class.tokenizer([thinks[0] + '</think><action>pick <loc0><loc0></action>'], add_special_tokens=False, return_tensors='pt').input_ids
     carries = trainer._thinking(ids)[0]
     assert trainer.processing_class.tokenizer.decode(ids[0][carries == 1]).endswith('</think>') and 0 < carries.sum() < len(carries)
+
+
+def test_a_curriculum_resumes_with_the_same_scenes(tmp_path):
+    profile, pool, tables = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=16), sim.SimPool(0), []
+    for name, parts in dict(whole=[3], half=[2, 3]).items():
+        store = Store(tmp_path/name, profile)
+        seed_all(0)
+        load_model(profile, trainable=True).save_pretrained(store.path('sft'))
+        for i, updates in enumerate(parts): ppo.train_rl(store, pool, updates=updates, resume=bool(i), curriculum=True)
+        tables.append(pd.read_parquet(store.run/'rl/ppo/rollouts.parquet'))
+    whole, half = tables
+    even = spread(24, seed=int(whole.seed.min()))
+    assert [(s.task, s.seed) for s in even[:8]] == list(zip(whole.task[:8], whole.seed[:8])) and [s.task for s in even[8:]] != list(whole.task[8:])
+    assert whole[['task', 'seed', 'update', 'output']].equals(half[['task', 'seed', 'update', 'output']]) and not whole.duplicated(['task', 'seed']).any()
+    with pytest.raises(UserError, match='curriculum'): ppo.train_rl(store, pool, updates=4, resume=True)

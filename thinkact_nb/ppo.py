@@ -340,7 +340,7 @@ class Ledger(TrainerCallback):
         shutil.copy(file, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         (self.folder / "log.json").write_text(json.dumps(log_rows(state.log_history, self.config), indent=1) + "\n")
 
-# %% ../nbs/06_ppo.ipynb #8a50c185
+# %% ../nbs/06_ppo.ipynb #acfd7bbe
 CURRICULUM = 4  # rollouts whose success rates count
 
 def shares(
@@ -349,7 +349,7 @@ def shares(
     tasks               # names
 ) -> np.ndarray: # of each task, summing to 1
     "How often each task should come: half evenly, half by the variance of its success."
-    recent = table[table.update.between(update - CURRICULUM, update - 1)]
+    recent = table[table["update"].between(update - CURRICULUM, update - 1)]
     p = np.array([(recent.success[recent.task == t].sum() + 1) / ((recent.task == t).sum() + 2) for t in tasks])
     return .5 / len(p) + .5 * p * (1 - p) / (p * (1 - p)).sum()
 
@@ -389,7 +389,7 @@ def scene_dataset(
         return dict(prompt=[chat(s.instruction) for s, _ in found], image=[i for _, i in found], **{k: [getattr(s, k) for s, _ in found] for k in ("task", "level", "seed")})
     return Dataset.from_dict(dict(row=range(len(scenes)))).with_transform(fetch)
 
-# %% ../nbs/06_ppo.ipynb #0f500fb7
+# %% ../nbs/06_ppo.ipynb #7e77ccff
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
 
 def rl_trainer(
@@ -414,7 +414,7 @@ def rl_trainer(
     seed_all(seed)
     model = load_model(profile, str(sft), trainable=True)
     config.generation_kwargs = dict(suppress_tokens=forbidden(model.config))
-    if config.efficiency: weights = replace(weights, efficiency=config.efficiency)
+    weights = replace(weights, efficiency=weights.efficiency or config.efficiency)
     ledger = Ledger(store, pool, processor.tokenizer, config, weights)
     if config.curriculum: scenes = Curriculum(scenes, per_update, ledger)
     trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size), processing_class=processor,
@@ -436,7 +436,7 @@ def train_rl(
         warnings.simplefilter("ignore", FutureWarning)
         trainer, folder = rl_trainer(store, pool, algo, seed, updates, **settings), store.begin(f"rl/{algo}")
         made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.run / "sft"), weights=str(trainer.reward_funcs[0].weights),
-                    tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))))
+                    tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))), **{k: getattr(trainer.args, k) for k in ("gamma", "lam", "beta", "credit", "curriculum", "learning_rate")})
         trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
         checkpoint = store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         if checkpoint: trainer.reward_funcs[0].resume(checkpoint)

@@ -447,7 +447,7 @@ class Data(Scenes):
         store.push("data")
         print(f"{len(rows)} demonstrations in {store.run / 'data'}")
 
-# %% ../nbs/09_report.ipynb #a0b198dc
+# %% ../nbs/09_report.ipynb #5f06919e
 @dataclass(kw_only=True)
 class Sft(Common):
     "QLoRA supervised fine-tuning on the demonstrations; the adapter goes to sft/."
@@ -473,6 +473,7 @@ class Ppo(Common):
     levels: tuple[str, ...] = ("L0",)  # names of levels
     efficiency: float = 0.  # weight of the short-think bonus; off, since it can cost the reasoning
     safety: float = 0.25  # weight of the penalty for contacts, drops and joint-speed spikes
+    curriculum: bool = False  # more scenes of the tasks where success varies most
 
     def __call__(self):
         for name in ("efficiency", "safety"):
@@ -487,7 +488,7 @@ class Ppo(Common):
         updates = self.updates or store.profile.rl_updates
         with timed(store, f"rl/{self.algo}", f"{updates} updates, {updates * store.profile.rl_batch} episodes"), make_pool() as pool:
             log = train_rl(store, pool, algo=self.algo, seed=self.seed, resume=self.resume, updates=self.updates, tasks=listed(self.tasks) or tuple(TASKS), levels=listed(self.levels) or ("L0",),
-                           weights=RewardWeights(self.efficiency, self.safety))
+                           weights=RewardWeights(self.efficiency, self.safety), curriculum=self.curriculum)
         print(f"{self.algo.upper()} adapter in {store.run / 'rl' / self.algo} after {len(log)} updates")
 
 # %% ../nbs/09_report.ipynb #686c81f9

@@ -142,6 +142,39 @@ def training(steps=12):
     tell('a checkpoint on the Hub: adapter, optimizer and states', sum(f['size'] for f in read_seal(folder)['files'].values())/1e6, 'MB', 10.)
 
 
+def reinforcement(updates=4):
+    "An update of PPO beside one of TRL's plain GRPO: the same adapter, scenes, batch and reward. And where PPO's time goes."
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import GRPOTrainer
+    from thinkact_nb.env import Store, get_profile
+    from thinkact_nb.model import load_model
+    from thinkact_nb.ppo import log_rows, rl_trainer
+    from thinkact_nb.sim import SimPool
+    class Clock(TrainerCallback):
+        def __init__(self): self.times = []
+        def on_train_begin(self, args, *rest, **kwargs): self.last = time.perf_counter()
+        def on_step_end(self, args, state, *rest, **kwargs):
+            if state.global_step % args.logging_steps == 0: self.times.append((now := time.perf_counter()) - self.last); self.last = now
+    def timed(trainer):
+        trainer.add_callback(clock := Clock())
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return statistics.median(clock.times[1:]), trainer
+    store = Store(Path(tempfile.mkdtemp())/'run', replace(get_profile('tiny'), max_new_tokens=60))
+    load_model(store.profile, trainable=True).save_pretrained(store.path('sft'))
+    with SimPool(2) as pool:
+        make = lambda algo: rl_trainer(store, pool, algo, updates=updates, num_generations=4, save_strategy='no')
+        ours, trainer = timed(make('ppo'))
+        parts = make('grpo')
+        plain, _ = timed(GRPOTrainer(load_model(store.profile, store.run/'sft', trainable=True), parts.reward_funcs, parts.args, parts.train_dataset, processing_class=parts.processing_class))
+    tell('a PPO update of 64 texts; reference: plain GRPOTrainer, same batch and reward, same run', ours, 's', plain)
+    rows = log_rows(trainer.state.log_history, trainer.args)[1:]
+    for phase in ('generate', 'simulate', 'score', 'learn'): tell(f'share of a PPO update: {phase}', statistics.median(r[f'seconds_{phase}'] for r in rows)/ours, '', 1.)
+
+
 def datasets(n=900):
     "Demonstrations made: their rate beside that of the bare expert episodes, and what they weigh."
     import tempfile
@@ -168,4 +201,4 @@ def command_line():
 
 if __name__ == '__main__':
     with silent(): import thinkact_nb.sim  # noqa: F401, PyBullet greets
-    for part in (simulator, pools, datasets, training, command_line): part()
+    for part in (simulator, pools, datasets, training, reinforcement, command_line): part()
