@@ -442,18 +442,18 @@ def _fetch_stage(self:Store, stage):
     except Exception as e: raise UserError(f"cannot read {self.hub.repo} ({_why(e)}): check the network and `hf auth login`, or leave out --hub")
     if wrong: raise UserError(f"{stage} in {self.hub.repo} {wrong}: push it again")
 
-# %% ../nbs/00_env.ipynb #95efb62f
+# %% ../nbs/00_env.ipynb #372ca318
 KEEP = 2  # checkpoints, beside the best
 RESUMES = ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json", "rollouts.parquet")  # what going on reads
 
-def _step(name): return int(str(name).rpartition("-")[2])
+def _number(name): return int(str(name).rpartition("-")[2])
 
 @patch
 def checkpoints(self:Store,
     stage:str
 ) -> list[Path]: # oldest first
     "The sealed checkpoints of a stage in the run folder."
-    return sorted((f.parent for f in (self.run / stage / "checkpoints").glob(f"checkpoint-*/{SEAL}")), key=lambda f: _step(f.name))
+    return sorted((f.parent for f in (self.run / stage / "checkpoints").glob(f"checkpoint-*/{SEAL}")), key=lambda f: _number(f.name))
 
 @patch
 def keep(self:Store,
@@ -490,7 +490,7 @@ def checkpoint(self:Store,
 ) -> Path | None: # None: there is none
     "The newest whole checkpoint of a stage, here or fetched from the Hub. Raises `UserError` if it is of other settings."
     (commit, remote), folder = self._on_hub(stage), self.run / stage / "checkpoints"
-    for name in sorted({*remote, *(f.name for f in folder.glob("checkpoint-*"))}, key=_step, reverse=True):
+    for name in sorted({*remote, *(f.name for f in folder.glob("checkpoint-*"))}, key=_number, reverse=True):
         wrong = (damage(folder / name) or check(folder / name)) if (folder / name).exists() else "is not here"
         if wrong and (folder / name).exists(): self._aside(folder / name)
         if wrong and name in remote: wrong = self.hub.fetch(f"{stage}/checkpoints/{name}", self.run, commit) or check(folder / name)

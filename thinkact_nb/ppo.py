@@ -184,7 +184,7 @@ def _get_per_token_logps_and_entropies(self:PPOTrainer, model, input_ids, attent
     self._passes.append((out[0], torch.cat(self._values) if self._values else None))
     return out
 
-# %% ../nbs/06_ppo.ipynb #3963a876
+# %% ../nbs/06_ppo.ipynb #7bad203f
 def _moments(x, mask):
     mean = (x * mask).sum() / mask.sum()
     return mean, ((x - mean) ** 2 * mask).sum() / mask.sum()
@@ -221,14 +221,14 @@ def _thinking(self:PPOTrainer, ids):
 @patch
 def _contribution(self:PPOTrainer, inputs):
     "What each text's own think adds to the reward: that of actions sampled after it, less that of actions sampled after the think of another scene."
-    judge_, k = self.reward_funcs[0], self.args.credit_samples
-    table, images, model = judge_.tables[-1], [np.asarray(row["image"]) for row in inputs], self.accelerator.unwrap_model(self.model)
-    scenes = [make_scene(*key) for key in zip(table.task, table.level, table.seed)]
+    ledger, k, model = self.reward_funcs[0], self.args.credit_samples, self.accelerator.unwrap_model(self.model)
+    table, repeat = ledger.tables[-1], lambda some: [x for x in some for _ in range(k)]
+    scenes = repeat([make_scene(*key) for key in zip(table.task, table.level, table.seed)])
+    images, instructions = repeat([np.asarray(row["image"]) for row in inputs]), [s.instruction for s in scenes]
     def worth(thinks):
-        starts = [f"<think>{think}</think>" for think in thinks for _ in range(k)]
-        repeat = lambda some: [x for x in some for _ in range(k)]
-        outputs = write(model, self.processing_class, repeat(images), repeat([s.instruction for s in scenes]), starts, self.args.max_completion_length, 1., len(starts), self.state.global_step)
-        return np.reshape([e.reward for e in judge(repeat(scenes), outputs, judge_.pool, self.processing_class.tokenizer, judge_.weights)], (-1, k)).mean(1)
+        begun = repeat([f"<think>{think}</think>" for think in thinks])
+        outputs = write(model, self.processing_class, images, instructions, begun, self.args.max_completion_length, 1., len(begun), self.state.global_step)
+        return np.reshape([e.reward for e in judge(scenes, outputs, ledger.pool, self.processing_class.tokenizer, ledger.weights)], (-1, k)).mean(1)
     model.eval()
     with torch.random.fork_rng(): gained = (worth(table.think) - worth(np.roll(table.think, 1))) * table.parsed
     model.train()
