@@ -121,7 +121,7 @@ def test_run_folder_with_a_broken_configuration(run):
 
 
 @pytest.mark.parametrize('change, said', [
-    (dict(profile=asdict(PROFILES['tiny']) | dict(sft_batch=16)), 'with sft_batch 16, not 32'),
+    (dict(profile=asdict(PROFILES['tiny']) | dict(sft_batch=8)), 'with sft_batch 8, not 16'),
     (dict(profile=asdict(PROFILES['t4'])), "profile 't4'"),
     (dict(profile=dict(name='tiny')), 'not of this version')])
 def test_run_folder_of_another_profile(run, capfd, change, said):

@@ -18,6 +18,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoTokenizer, Gemma3nConfig, Gemma3nForConditionalGeneration
+from trl.trainer.utils import disable_dropout_in_model
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -63,7 +64,10 @@ def profile(folder): return replace(get_profile('tiny'), model=str(folder), max_
 
 
 @pytest.fixture
-def adapted(profile): return stirred(m.load_model(profile, trainable=True))
+def adapted(profile):
+    "Without dropout, so that two passes can be compared."
+    disable_dropout_in_model(model := stirred(m.load_model(profile, trainable=True)))
+    return model
 
 
 def stirred(model, size=.05):

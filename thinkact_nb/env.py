@@ -7,8 +7,8 @@ __all__ = ['PACKAGES', 'PROFILES', 'SPLITS', 'SPLIT_SIZE', 'SEAL', 'COMES_FROM_H
            'check_name', 'Stopped', 'say', 'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all',
            'write_json', 'sha256', 'seal', 'read_seal', 'damage', 'may_pass', 'Hub', 'connect', 'Store']
 
-# %% ../nbs/00_env.ipynb #951171fb
-import atexit, ctypes, fnmatch, hashlib, importlib.metadata, json, os, platform, random, shutil, subprocess, sys, tempfile
+# %% ../nbs/00_env.ipynb #056a85c1
+import ctypes, fnmatch, hashlib, importlib.metadata, json, os, platform, random, shutil, subprocess, sys, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -204,7 +204,7 @@ def may_pass(
     if isinstance(error, UserError): return False
     return (status := _status(error)) is None or status >= 500 or status in (408, 409, 412, 425, 429)
 
-# %% ../nbs/00_env.ipynb #8319be57
+# %% ../nbs/00_env.ipynb #fd85f090
 COMES_FROM_HUB = ("*.safetensors", "*.json", "*.parquet", "*.md", "*.png", "*.html", "*.mp4", "optimizer.pt", "scheduler.pt", "rng_state*.pth")  # the last three are read with weights_only=True
 
 class Hub:
@@ -220,7 +220,7 @@ class Hub:
         self.repo, self.api, self.login = repo, HfApi(), bool(get_token())
         self.worker, self.jobs, self.sent, self.config = ThreadPoolExecutor(1), {}, {}, None
         if not self.login: say(f"no Hub login: everything stays on this machine. To push to {repo}, run `hf auth login` or set HF_TOKEN")
-        atexit.register(self.finish)
+        threading._register_atexit(self.finish)  # plain `atexit` comes after the end of all thread pools, which uploads need; concurrent.futures ends its own in this way
 
     def patiently(self, work):
         "Do what may fail, again and again if that can help."
@@ -442,7 +442,7 @@ def _fetch_stage(self:Store, stage):
     except Exception as e: raise UserError(f"cannot read {self.hub.repo} ({_why(e)}): check the network and `hf auth login`, or leave out --hub")
     if wrong: raise UserError(f"{stage} in {self.hub.repo} {wrong}: push it again")
 
-# %% ../nbs/00_env.ipynb #372ca318
+# %% ../nbs/00_env.ipynb #de1a8f8a
 KEEP = 2  # checkpoints, beside the best
 RESUMES = ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json", "rollouts.parquet")  # what going on reads
 
@@ -488,14 +488,20 @@ def checkpoint(self:Store,
     settings=(),              # of this training
     check=lambda folder: None # what else may be wrong with a checkpoint, as text
 ) -> Path | None: # None: there is none
-    "The newest whole checkpoint of a stage, here or fetched from the Hub. Raises `UserError` if it is of other settings."
+    "The newest whole checkpoint of a stage, here or fetched from the Hub, and with it the best. Raises `UserError` if it is of other settings."
     (commit, remote), folder = self._on_hub(stage), self.run / stage / "checkpoints"
-    for name in sorted({*remote, *(f.name for f in folder.glob("checkpoint-*"))}, key=_number, reverse=True):
+    def fault(name):
         wrong = (damage(folder / name) or check(folder / name)) if (folder / name).exists() else "is not here"
         if wrong and (folder / name).exists(): self._aside(folder / name)
         if wrong and name in remote: wrong = self.hub.fetch(f"{stage}/checkpoints/{name}", self.run, commit) or check(folder / name)
-        if not wrong: return self._asked(folder / name, dict(settings))
-        say(f"{stage}: {name} {wrong}; it is not used")
+        if wrong: say(f"{stage}: {name} {wrong}; it is not used")
+        return wrong
+    for name in sorted({*remote, *(f.name for f in folder.glob("checkpoint-*"))}, key=_number, reverse=True):
+        if fault(name): continue
+        newest = self._asked(folder / name, dict(settings))
+        best = json.loads((newest / "trainer_state.json").read_text()).get("best_global_step")
+        if best and best != _number(name): fault(f"checkpoint-{best}")
+        return newest
 
 @patch
 def _aside(self:Store, folder):

@@ -63,7 +63,7 @@ class Validation:
         results = self.pool.map(run_episode, list(zip(self.scenes, programs)))
         return pd.DataFrame([dict(task=s.task, output=o, parsed=p is not None, success=r.success, failure=r.failure) for s, o, p, r in zip(self.scenes, outputs, programs, results)])
 
-# %% ../nbs/04_sft.ipynb #e18de79c
+# %% ../nbs/04_sft.ipynb #cc875b0c
 def sft_config(
     store:Store,
     seed:int=0,
@@ -75,7 +75,8 @@ def sft_config(
     return SFTConfig(output_dir=str(store.path("sft") / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
         gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs, max_steps=steps, learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine",
         warmup_steps=0.05, max_grad_norm=1., max_length=None, bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu, gradient_checkpointing_kwargs=dict(use_reentrant=False), disable_tqdm=True,
-        logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True, report_to="none", seed=seed, data_seed=seed)
+        logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True,
+        restore_callback_states_from_checkpoint=True, report_to="none", seed=seed, data_seed=seed)
 
 class ValidatedSFT(SFTTrainer):
     "TRL's trainer, validated on tokens and in the simulator."
@@ -174,7 +175,7 @@ def make_trainer(
     trainer.validation = looks
     return trainer
 
-# %% ../nbs/04_sft.ipynb #14898aa3
+# %% ../nbs/04_sft.ipynb #0c959426
 def train_sft(
     store:Store,
     seed:int=0,
@@ -190,6 +191,7 @@ def train_sft(
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "train_runtime" not in entry]).groupby("step", as_index=False).first()
     (folder / "log.json").write_text(log.to_json(orient="records", indent=0) + "\n")
     trainer.model.save_pretrained(folder)
-    if trainer.state.global_step < trainer.state.max_steps: shutil.copy(folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors", folder)
+    best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
+    if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
     store.push("sft", base=made["base"])
     return log
