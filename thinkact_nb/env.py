@@ -442,7 +442,7 @@ def _fetch_stage(self:Store, stage):
     except Exception as e: raise UserError(f"cannot read {self.hub.repo} ({_why(e)}): check the network and `hf auth login`, or leave out --hub")
     if wrong: raise UserError(f"{stage} in {self.hub.repo} {wrong}: push it again")
 
-# %% ../nbs/00_env.ipynb #de1a8f8a
+# %% ../nbs/00_env.ipynb #f7d4f674
 KEEP = 2  # checkpoints, beside the best
 RESUMES = ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json", "rollouts.parquet")  # what going on reads
 
@@ -463,10 +463,11 @@ def keep(self:Store,
     settings=()      # of the training: going on takes the same
 ):
     "Seal a checkpoint, send it in the background, and let older ones go."
-    seal(folder, RESUMES, score=score, settings=dict(settings))
+    scores = {c.name: read_seal(c)["score"] for c in self.checkpoints(stage)} | {Path(folder).name: score}
+    best = max((name for name in scores if scores[name] is not None), key=scores.get, default=Path(folder).name)
+    seal(folder, RESUMES, score=score, best=best, settings=dict(settings))
     there, inside = self.checkpoints(stage), f"{stage}/checkpoints/"
-    best = max((c for c in there if read_seal(c)["score"] is not None), key=lambda c: read_seal(c)["score"], default=there[-1])
-    kept = {c.name for c in (*there[-KEEP:], best)}
+    kept = {best, *(c.name for c in there[-KEEP:])}
     if self.hub: self.hub.push(folder, inside + Path(folder).name, self.config, lambda file: file.startswith(inside) and file.split("/")[-2] not in kept)
     for old in there:
         if old.name not in kept and not (self.hub and self.hub.waits(inside + old.name)): shutil.rmtree(old)
@@ -499,8 +500,7 @@ def checkpoint(self:Store,
     for name in sorted({*remote, *(f.name for f in folder.glob("checkpoint-*"))}, key=_number, reverse=True):
         if fault(name): continue
         newest = self._asked(folder / name, dict(settings))
-        best = json.loads((newest / "trainer_state.json").read_text()).get("best_global_step")
-        if best and best != _number(name): fault(f"checkpoint-{best}")
+        if (best := read_seal(newest).get("best", name)) != name: fault(best)
         return newest
 
 @patch
