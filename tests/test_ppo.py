@@ -55,6 +55,26 @@ def test_value_loss_is_the_mean_of_the_worse_square(rollout, clip):
     assert abs(ppo.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
 
 
+def broken(text, rng):
+    "A text with some words and places of another."
+    words = text.replace('<', ' <').split(' ')
+    return ''.join(f' {w}'.replace(' <', '<') for w in [words[rng.integers(len(words))] if rng.random() < .15 else w for w in words])
+
+
+@pytest.mark.parametrize('task', sim.TASKS)
+def test_facts_are_known_no_sooner_than_they_are_said(task):
+    tokenizer, rng = load_processor(PROFILE).tokenizer, np.random.default_rng(0)
+    for seed in range(3):
+        scene = sim.make_scene(task, 'L0', seed)
+        right = expert(scene)
+        for text in (right, broken(right, rng), broken(right, rng)):
+            pieces = [tokenizer.decode([i]) for i in tokenizer(text, add_special_tokens=False).input_ids]
+            whole = ppo.facts(pieces, scene)
+            assert whole[0].sum() == 1 and (np.diff(whole, axis=0) >= 0).all()
+            for k in range(len(pieces)): assert np.array_equal(ppo.facts([*pieces[:k], '.', '<loc00><loc63>'], scene)[:k + 1], whole[:k + 1]), (k, pieces)
+        assert {name for _, name in ppo.told(right, scene)} <= {'true claim', 'right step', 'acts'}
+
+
 COLOURS = ('red', 'blue', 'green', 'yellow', 'purple')
 
 
@@ -65,7 +85,7 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     words = [processor.tokenizer.convert_tokens_to_ids(f'Ġ{c}') for c in COLOURS]
     assert len(set(words)) == 5 and processor.tokenizer.unk_token_id not in words
     profile = replace(PROFILE, rl_batch=60, rl_micro_batch=30, max_new_tokens=1, rl_learning_rate=rate)
-    config = ppo.rl_config(profile, folder, algo, updates, beta=0., save_strategy='no', lr_scheduler_type='linear', **settings)
+    config = ppo.rl_config(profile, folder, algo, updates, beta=0., privileged=False, save_strategy='no', lr_scheduler_type='linear', **settings)
     texts = config.num_generations
     body = sim.make_scene('put_on', 'L0', 0).bodies[0]
     def scene(i): return replace(sim.make_scene('put_on', 'L0', i), bodies=(replace(body, kind='block', colour=COLOURS[i % 5], x=float(rng.uniform(.4, .6)), y=float(rng.uniform(-.15, .15))),))
