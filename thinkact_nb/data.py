@@ -265,17 +265,18 @@ def demonstration(
     asked = tell.say(ASKED_IN_KOREAN[scene.task], noun=scene.bodies[scene.moves[0][0]].kind, **dict(scene.words))
     return asked, render_output(think_of(scene, tell), solve(scene))
 
-# %% ../nbs/02_data.ipynb #c3754378
+# %% ../nbs/02_data.ipynb #12fcbb83
 def spread(
     n:int,              # how many scenes
     tasks=tuple(TASKS),
     levels=("L0",),
-    seed:int=0          # the first scene seed
+    seed:int=0,         # the first scene seed
+    perturb=()          # names in `PERTURBATIONS`
 ) -> list[Scene]:
     "n scenes, spread evenly over tasks and levels. Raises `UserError` on an unknown name or if n is less than 1."
     if n < 1: raise UserError(f"{n} scenes: ask for 1 or more")
     pairs = [(t, l) for t in tasks for l in levels]
-    return [make_scene(*pairs[i % len(pairs)], seed + i // len(pairs)) for i in range(n)]
+    return [make_scene(*pairs[i % len(pairs)], seed + i // len(pairs), perturb) for i in range(n)]
 
 def demonstrate(
     job:tuple # (scene, pixels per side, lang, noise, wrong)

@@ -324,8 +324,8 @@ def connect(
     "The one `Hub` of a repository in this process."
     return Hub(repo)
 
-# %% ../nbs/00_env.ipynb #0eb819b1
-MAKES = {"data": "demonstrations", "sft": "SFT adapter", "rl/ppo": "PPO adapter", "rl/grpo": "GRPO adapter", "rl/rloo": "RLOO adapter",
+# %% ../nbs/00_env.ipynb #9da2df42
+MAKES = {"data": "demonstrations", "sft": "SFT adapter", "sft-nothink": "SFT adapter trained without think", "rl/ppo": "PPO adapter", "rl/grpo": "GRPO adapter", "rl/rloo": "RLOO adapter",
          "rl/ppo+credit": "adapter of PPO with credit for the think", "rl/ppo+short": "adapter of PPO with a bonus for short thinks", "eval": "episode table", "report": "report"}
 
 def _commit():
@@ -372,7 +372,7 @@ class Store:
             (self.run / "config.json").touch(), (self.run / "config.json").unlink()
         except OSError as e: raise UserError(f"cannot write to {self.run} ({e.strerror}): choose another --run folder")
 
-# %% ../nbs/00_env.ipynb #aee82eca
+# %% ../nbs/00_env.ipynb #e2a36977
 @patch
 def _fetch_config(self:Store):
     "On a fresh machine the repository says which run this is."
@@ -429,7 +429,7 @@ def require(self:Store,
     file:str   # the file that shows the stage is complete
 ) -> Path:
     "The folder of a stage that must be complete, from here or from the Hub. Raises `UserError` that says what to do."
-    folder, command = self.run / stage, f"ppo --algo {stage[3:]}" if stage.startswith("rl/") else stage
+    folder, command = self.run / stage, f"ppo --algo {stage[3:]}" if stage.startswith("rl/") else stage.replace("-no", " --no-")
     if not self.has(stage, file): raise UserError(f"no {MAKES[stage]} in {self.run}: run `thinkact {command} --run {self.run}` first")
     if (folder / SEAL).exists() and (wrong := damage(folder)): raise UserError(f"{folder} {wrong}: run `thinkact {command} --run {self.run}` again, or remove {folder / SEAL} if you changed it yourself")
     return folder

@@ -367,21 +367,13 @@ class Common:
         if store.profile.model == "standin": os.environ.setdefault("THINKACT_RENDERER", "tiny")  # what it was pretrained on
         return store
 
-# %% ../nbs/09_report.ipynb #d35d0a8c
+# %% ../nbs/09_report.ipynb #a31866c7
 @dataclass(kw_only=True)
 class Scenes(Common):
     "Options of commands that take scenes."
     n: Annotated[int | None, _option("INT", "the profile's")] = None  # scenes, spread evenly over tasks and levels
     tasks: tuple[str, ...] = ()  # names of tasks; none: all
     levels: tuple[str, ...] = ("L0",)  # names of levels
-
-    def scenes(self, split, n):
-        "The scenes of a split that were asked for. Raises `UserError` if they would leave it."
-        from thinkact_nb.data import spread
-        from thinkact_nb.sim import TASKS
-        scenes = spread(self.n or n, listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",), first_scene(split, self.seed))
-        if split_of(scenes[-1].seed) != split: raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
-        return scenes
 
 # %% ../nbs/09_report.ipynb #499a55ef
 @contextlib.contextmanager
@@ -447,22 +439,24 @@ class Data(Scenes):
         store.push("data")
         print(f"{len(rows)} demonstrations in {store.run / 'data'}")
 
-# %% ../nbs/09_report.ipynb #5f06919e
+# %% ../nbs/09_report.ipynb #18097bc5
 @dataclass(kw_only=True)
 class Sft(Common):
     "QLoRA supervised fine-tuning on the demonstrations; the adapter goes to sft/."
     every: int = 50  # optimizer steps between checkpoints, each after a validation
     steps: Annotated[int | None, _option("INT", "the profile's passes over the demonstrations")] = None  # optimizer steps
     strict: bool = False  # stop at a demonstration that cannot be used, instead of leaving it out
+    think: bool = True  # learn to think; without it the adapter goes to sft-nothink/, to compare with
 
     def __call__(self):
         store = self.store()
-        if self.resume and complete(store, "sft"): return
+        stage = "sft" if self.think else "sft-nothink"
+        if self.resume and complete(store, stage): return
         store.require("data", "train.parquet")
         with quiet(): from thinkact_nb.sft import train_sft
-        with timed(store, "sft", f"{store.profile.sft_epochs:g} passes over the demonstrations"): log = train_sft(store, self.seed, self.resume, steps=self.steps or -1, every=self.every, strict=self.strict)
+        with timed(store, stage, f"{store.profile.sft_epochs:g} passes over the demonstrations"): log = train_sft(store, self.seed, self.resume, self.think, steps=self.steps or -1, every=self.every, strict=self.strict)
         last = log.dropna(subset="eval_success").iloc[-1]
-        print(f"SFT adapter in {store.run / 'sft'}: loss {log.loss.iloc[0]:.3g} to {log.loss.dropna().iloc[-1]:.3g}; on validation scenes {last.eval_parsed:.0%} parse, {last.eval_success:.0%} succeed")
+        print(f"SFT adapter in {store.run / stage}: loss {log.loss.iloc[0]:.3g} to {log.loss.dropna().iloc[-1]:.3g}; on validation scenes {last.eval_parsed:.0%} parse, {last.eval_success:.0%} succeed")
 
 @dataclass(kw_only=True)
 class Ppo(Common):
@@ -491,7 +485,7 @@ class Ppo(Common):
                            weights=RewardWeights(self.efficiency, self.safety), curriculum=self.curriculum)
         print(f"{self.algo.upper()} adapter in {store.run / 'rl' / self.algo} after {len(log)} updates")
 
-# %% ../nbs/09_report.ipynb #686c81f9
+# %% ../nbs/09_report.ipynb #5e38a497
 def say_rates(
     table # episodes
 ):
@@ -515,14 +509,26 @@ def check_new_tasks(
 @dataclass(kw_only=True)
 class Eval(Scenes):
     "Arms on the same test scenes, greedily decoded: episode table, success rates, paired comparison. --seed: counted from the first test scene."
-    arms: tuple[str, ...] = ()  # expert, random, base, sft, ppo, grpo, rloo or name=FOLDER or name=USER/REPO/FOLDER; none: all there are
+    arms: tuple[str, ...] = ()  # expert, random, base, sft, ppo, grpo, rloo or name=FOLDER or name=USER/REPO/FOLDER@REVISION; none: all there are
     interventions: bool = False  # also put other thinks before each trained arm's actions
+    perturb: tuple[str, ...] = ()  # camera, light, texture, distractors: what to disturb in every scene
 
     def check(self):
         super().check()
+        for name in listed(self.perturb):
+            from thinkact_nb.sim import PERTURBATIONS
+            check_name("perturbation", name, PERTURBATIONS)
         if self.arms:
             with quiet(): from thinkact_nb.evaluate import check_arms
             check_arms(listed(self.arms))
+
+    def scenes(self, split, n):
+        "The scenes of a split that were asked for. Raises `UserError` if they would leave it."
+        from thinkact_nb.data import spread
+        from thinkact_nb.sim import TASKS
+        scenes = spread(self.n or n, listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",), first_scene(split, self.seed), tuple(listed(self.perturb)))
+        if split_of(scenes[-1].seed) != split: raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
+        return scenes
 
     def __call__(self):
         store = self.store()

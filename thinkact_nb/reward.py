@@ -34,13 +34,14 @@ def score(
     safety = -min(1., outcome.contact_force / FORCE_SCALE + outcome.dropped + (outcome.joint_speed > SPEED_LIMIT))
     return dict(r_success=success, r_efficiency=efficiency, r_safety=safety, reward=success + weights.efficiency * efficiency + weights.safety * safety)
 
-# %% ../nbs/05_reward.ipynb #8882269d
+# %% ../nbs/05_reward.ipynb #8ecf540e
 @dataclass(frozen=True)
 class Episode:
     "One scene, one text, and what came of it."
     arm: str              # who wrote the text
     task: str
     level: str
+    perturbed: str        # names in `sim.PERTURBATIONS`, joined by "+"; "" if none
     seed: int             # of the scene
     sample: int           # which of several texts on the same scene
     instruction: str
@@ -65,7 +66,7 @@ class Episode:
     action_tokens: int
     grounding: float | None  # share of the think's claims that are true; None if it claims nothing
 
-# %% ../nbs/05_reward.ipynb #96aaccc3
+# %% ../nbs/05_reward.ipynb #0c8e79df
 def judge(
     scenes:list[Scene],
     outputs:list[str],                     # one text per scene
@@ -83,7 +84,7 @@ def judge(
         action = str(out.program or "")
         terms = score(outcome, think_tokens := length(out.think), weights)
         happened = {k: v for k, v in asdict(outcome).items() if k != "poses"}
-        episodes.append(Episode(arm=arm, task=scene.task, level=scene.level, seed=scene.seed, sample=sample, instruction=scene.instruction, output=output, think=out.think,
+        episodes.append(Episode(arm=arm, task=scene.task, level=scene.level, perturbed="+".join(scene.perturbed), seed=scene.seed, sample=sample, instruction=scene.instruction, output=output, think=out.think,
             action=action, parsed=out.program is not None, reason=out.reason, think_tokens=think_tokens, action_tokens=length(action), grounding=grounding(out.think, scene),
             **happened, **terms))
     return episodes

@@ -6,8 +6,8 @@
 __all__ = ['conversations', 'token_losses', 'Validation', 'sft_config', 'ValidatedSFT', 'Checkpoints', 'Bar', 'only_numbers',
            'make_trainer', 'train_sft']
 
-# %% ../nbs/04_sft.ipynb #e6358f43
-import io, json, pickle, shutil, signal, threading
+# %% ../nbs/04_sft.ipynb #81a4bd5c
+import io, json, pickle, re, shutil, signal, threading
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from datasets import Dataset
@@ -22,12 +22,14 @@ from .sim import TASKS, SimPool, parse_output, run_episode
 from .data import demonstrate, read_dataset, spread
 from .model import chat, fingerprint, load_model, load_processor, write
 
-# %% ../nbs/04_sft.ipynb #61c1a436
+# %% ../nbs/04_sft.ipynb #b865818a
 def conversations(
-    demonstrations:Dataset # from `make_dataset`
+    demonstrations:Dataset, # from `make_dataset`
+    think:bool=True         # False: with an empty think
 ) -> Dataset: # images, prompt, completion
     "Demonstrations as TRL wants them."
-    return demonstrations.map(lambda row: dict(prompt=chat(row["instruction"]), completion=[dict(role="assistant", content=row["output"])], images=[row["image"]]),
+    says = lambda output: output if think else re.sub("<think>.*?</think>", "<think></think>", output, flags=re.DOTALL)
+    return demonstrations.map(lambda row: dict(prompt=chat(row["instruction"]), completion=[dict(role="assistant", content=says(row["output"]))], images=[row["image"]]),
                               remove_columns=demonstrations.column_names, keep_in_memory=True)
 
 # %% ../nbs/04_sft.ipynb #e7ea3e90
@@ -63,16 +65,17 @@ class Validation:
         results = self.pool.map(run_episode, list(zip(self.scenes, programs)))
         return pd.DataFrame([dict(task=s.task, output=o, parsed=p is not None, success=r.success, failure=r.failure) for s, o, p, r in zip(self.scenes, outputs, programs, results)])
 
-# %% ../nbs/04_sft.ipynb #cc875b0c
+# %% ../nbs/04_sft.ipynb #e5646228
 def sft_config(
     store:Store,
     seed:int=0,
     steps:int=-1,  # optimizer steps; -1: as many as the profile's epochs take
-    every:int=50   # steps between checkpoints, each after a validation
+    every:int=50,  # steps between checkpoints, each after a validation
+    stage:str="sft" # where they go
 ) -> SFTConfig:
     "The profile's numbers as TRL's settings."
     p, gpu = store.profile, torch.cuda.is_available()
-    return SFTConfig(output_dir=str(store.path("sft") / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
+    return SFTConfig(output_dir=str(store.path(stage) / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
         gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs, max_steps=steps, learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine",
         warmup_steps=0.05, max_grad_norm=1., max_length=None, bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu, gradient_checkpointing_kwargs=dict(use_reentrant=False), disable_tqdm=True,
         logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True,
@@ -153,45 +156,48 @@ def only_numbers(
             with safe_globals(): torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError): return f"has a {file.name} that holds more than numbers, or less"
 
-# %% ../nbs/04_sft.ipynb #bfd74701
+# %% ../nbs/04_sft.ipynb #c5752907
 def make_trainer(
     store:Store,
     seed:int=0,
     steps:int=-1,      # optimizer steps; -1: as many as the profile's epochs take
     every:int=50,      # steps between checkpoints, each after a validation
     validation:int=36, # scenes
-    strict:bool=False  # True: a demonstration that cannot be used is an error
+    strict:bool=False, # True: a demonstration that cannot be used is an error
+    think:bool=True    # False: learn to act without a think; the adapter goes to `sft-nothink/`
 ) -> SFTTrainer:
     "TRL's trainer on the run's demonstrations. Raises `UserError` if there are none."
     demonstrations = read_dataset(store.require("data", "train.parquet") / "train.parquet", strict)
     seed_all(seed)
     shown = {column: demonstrations.unique(column) if column in demonstrations.column_names else known for column, known in dict(task=TASKS, level=["L0"]).items()}
     looks = Validation(store, shown["task"], shown["level"], validation)
-    trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every), train_dataset=conversations(demonstrations),
-                           eval_dataset=conversations(looks.demonstrations), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar("sft", "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success"))])
+    trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every, stage := "sft" if think else "sft-nothink"), train_dataset=conversations(demonstrations, think),
+                           eval_dataset=conversations(looks.demonstrations, think), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success"))])
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
     trainer.validation = looks
     return trainer
 
-# %% ../nbs/04_sft.ipynb #0c959426
+# %% ../nbs/04_sft.ipynb #99db42ec
 def train_sft(
     store:Store,
     seed:int=0,
     resume:bool=False, # True: continue from the newest whole checkpoint, if there is one
+    think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
     **settings         # steps, every, validation and strict of `make_trainer`
 ) -> pd.DataFrame: # step, loss, learning_rate, …; eval_loss and others where it was validated
-    "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
-    trainer, folder = make_trainer(store, seed, **settings), store.begin("sft")
+    "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/`, or to `sft-nothink/`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
+    stage = "sft" if think else "sft-nothink"
+    trainer, folder = make_trainer(store, seed, think=think, **settings), store.begin(stage)
     made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=sha256(store.run / "data" / "train.parquet")[:12])
-    trainer.add_callback(Checkpoints(store, "sft", made))
-    checkpoint = store.checkpoint("sft", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    trainer.add_callback(Checkpoints(store, stage, made))
+    checkpoint = store.checkpoint(stage, made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "train_runtime" not in entry]).groupby("step", as_index=False).first()
     (folder / "log.json").write_text(log.to_json(orient="records", indent=0) + "\n")
     trainer.model.save_pretrained(folder)
     best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
     if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
-    store.push("sft", base=made["base"])
+    store.push(stage, base=made["base"])
     return log
