@@ -14,7 +14,7 @@ def needs(key): return [o.strip() for o in cfg[key].splitlines() if o.strip()]
 
 
 name, readme = cfg['lib_name'], here/'README.md'
-extras = {o: needs(f'{o}_requirements') for o in ('train', 'tune', 'notebook', 'dev')}
+extras = {o: needs(f'{o}_requirements') for o in ('train', 'tune', 'ray', 'notebook', 'dev')}
 extras['dev'] = sum(extras.values(), [])
 
 setup(

@@ -71,7 +71,7 @@ def test_help_of_each_command(command, capsys):
     (['data', '--run', ''], '--run is empty'),
     (['eval', '--arms', 'best'], "unknown arm 'best'"),
     (['eval', '--arms', 'sft', 'sft'], 'given twice'),
-    (['eval', '--arms', 'sft-nothink'], 'not trained yet'),
+    (['eval', '--perturb', 'fog'], "unknown perturbation 'fog'"),
     (['act'], '--task'),
     (['act', '--task', 'juggle'], "unknown task 'juggle'"),
     (['act', '--task', 'put_on', '--seed', '99999999999'], 'belongs to no split'),

@@ -84,7 +84,7 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     processor, rng = load_processor(PROFILE), np.random.default_rng(0)
     words = [processor.tokenizer.convert_tokens_to_ids(f'Ġ{c}') for c in COLOURS]
     assert len(set(words)) == 5 and processor.tokenizer.unk_token_id not in words
-    profile = replace(PROFILE, rl_batch=60, rl_micro_batch=30, max_new_tokens=1, rl_learning_rate=rate)
+    profile = replace(PROFILE, rl_batch=60, rl_micro_batch=30, rl_epochs=2, max_new_tokens=1, rl_learning_rate=rate)
     config = ppo.rl_config(profile, folder, algo, updates, beta=0., privileged=False, save_strategy='no', lr_scheduler_type='linear', **settings)
     texts = config.num_generations
     body = sim.make_scene('put_on', 'L0', 0).bodies[0]
@@ -156,8 +156,8 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     scenes = spread(4, ['put_on'])
     experts = [expert(s) for s in scenes]
     judge = trainer.reward_funcs[0]
-    judge.tables.append(episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights)))
-    thinks, heard = judge.tables[-1].think.tolist(), []
+    judge.here = episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
+    thinks, heard = judge.here.think.tolist(), []
 
     def obedient(model, processor, images, instructions, starts, *args):
         "A policy that does what the think says: with the own think the right thing, with another nothing."

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'PROFILES', 'SPLITS', 'SPLIT_SIZE', 'SEAL', 'COMES_FROM_HUB', 'MAKES', 'KEEP', 'RESUMES', 'UserError',
            'check_name', 'Stopped', 'say', 'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all',
-           'write_json', 'sha256', 'seal', 'read_seal', 'damage', 'may_pass', 'Hub', 'connect', 'Store']
+           'write_json', 'sha256', 'seal', 'read_seal', 'damage', 'may_pass', 'Hub', 'connect', 'Store', 'rank', 'led',
+           'agreed', 'kept']
 
 # %% ../nbs/00_env.ipynb #056a85c1
 import ctypes, fnmatch, hashlib, importlib.metadata, json, os, platform, random, shutil, subprocess, sys, tempfile, threading
@@ -93,11 +94,11 @@ class Profile:
     eval_scenes: int           # test scenes per arm
     eval_batch: int            # texts generated at once
 
-# %% ../nbs/00_env.ipynb #b9342aa1
+# %% ../nbs/00_env.ipynb #6ebad652
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; steps are counted so that the demo ends in ten minutes.
     Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
-            rl_updates=20, rl_batch=64, rl_micro_batch=16, rl_epochs=2, rl_learning_rate=3e-4, eval_scenes=180, eval_batch=60),
+            rl_updates=8, rl_batch=256, rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only. The id is a mirror that asks for no
     # login (Gemma's licence binds all the same); Google's own is google/gemma-3n-E2B-it.
     Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", 256, 200, lora_rank=16, demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=1, sft_learning_rate=2e-4,
@@ -516,3 +517,39 @@ def _asked(self:Store, folder, settings):
     if changed := [f"{k} {made.get(k)}, not {settings[k]}" for k in settings if made.get(k) != settings[k]]:
         raise UserError(f"{folder} was made with {', '.join(changed)}: give the same, or leave out --resume to start anew")
     return folder
+
+# %% ../nbs/00_env.ipynb #47055d0a
+def rank() -> int:
+    "The number of this process under `accelerate launch`; 0 if it is alone."
+    return int(os.environ.get("RANK", 0))
+
+def led(
+    work # a function without arguments
+):
+    "What the first process made of the work, for all of them, once all have come so far; a `UserError` is raised in each."
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1: return work()
+    from torch import distributed
+    distributed.barrier()
+    out = [None, None]
+    if not rank():
+        try: out[0] = work()
+        except UserError as e: out[1] = e
+    distributed.broadcast_object_list(out)
+    if out[1]: raise out[1]
+    return out[0]
+
+def agreed(
+    number:int
+) -> int:
+    "The largest of the numbers that the processes give."
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1: return number
+    import torch
+    torch.distributed.all_reduce(largest := torch.tensor(number, device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu"), torch.distributed.ReduceOp.MAX)
+    return largest.item()
+
+# %% ../nbs/00_env.ipynb #9ddb0944
+def kept(
+    name:str # of a file in `nbs/tables`
+) -> str: # its path, or where GitHub has it
+    "A table of a long run."
+    return str(here) if (here := Path("tables") / name).exists() else f"https://raw.githubusercontent.com/thinkact-nb/thinkact_nb/main/nbs/tables/{name}"

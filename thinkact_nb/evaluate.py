@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ADAPTERS', 'ARMS', 'SCENE', 'PROTOCOL', 'THINKS', 'check_arms', 'adapter_of', 'random_output', 'act', 'evaluate',
            'rates', 'detectable', 'Comparison', 'paired', 'compare', 'compare_all', 'noise_floor', 'think_in',
-           'swap_entities', 'intervene', 'transplant', 'interaction', 'claim_table', 'changed', 'think_change']
+           'swap_entities', 'intervene', 'transplant', 'interaction', 'scene_of', 'claim_table', 'changed',
+           'think_change']
 
 # %% ../nbs/07_eval.ipynb #37026868
 import gc, re
@@ -353,27 +354,33 @@ def interaction(
     if not rows: raise UserError(f"no interventions of both {a!r} and {b!r}: run `intervene` for each")
     return pd.DataFrame(rows).assign(p_holm=lambda t: multipletests(t.p, method="holm")[1])
 
-# %% ../nbs/07_eval.ipynb #a3703608
+# %% ../nbs/07_eval.ipynb #27e690d1
+def scene_of(
+    row # of a table of episodes: anything with a task, a level, a seed and what was perturbed
+) -> Scene:
+    "The scene of an episode."
+    return make_scene(row["task"], row["level"], int(row["seed"]), tuple(filter(None, row["perturbed"].split("+"))))
+
 def claim_table(
     table:pd.DataFrame # episodes
 ) -> pd.DataFrame: # one row per kind of claim: n, share true with its 95 % Wilson interval, success of episodes where it was true and where it was false
     "The claims of the thinks against the scenes."
-    said = [dict(kind=kind, true=true, success=row.success) for row in table.itertuples() for kind, _, true in claims(row.think, make_scene(row.task, row.level, row.seed, tuple(filter(None, row.perturbed.split("+")))))]
+    said = [dict(kind=kind, true=true, success=row["success"]) for row in table.to_dict("records") for kind, _, true in claims(row["think"], scene_of(row))]
     by = pd.DataFrame(said, columns=["kind", "true", "success"]).groupby("kind")
     out = by.true.agg(n="size", true="mean")
     out["low"], out["high"] = proportion_confint(out.n * out.true, out.n, method="wilson")
     return out.assign(**{f"success_if_{str(t).lower()}": by.apply(lambda g, t=t: g.success[g.true == t].mean(), include_groups=False) for t in (True, False)}).reset_index()
 
-# %% ../nbs/07_eval.ipynb #5775c3ec
+# %% ../nbs/07_eval.ipynb #a5760ed4
 def changed(
     table:pd.DataFrame, # episodes
     a:str,              # arms
     b:str
-) -> pd.DataFrame: # scene, instruction, and think, action, failure, output and grounding of both; "gained" or "lost" in `change`
+) -> pd.DataFrame: # scene, instruction, and text, failure, claims and reward terms of both; "gained" or "lost" in `change`
     "The scenes that only one of two arms solved."
     both = paired(table, a, b)
     both = both[both.success_a != both.success_b].rename(columns=dict(instruction_a="instruction"))
-    columns = [f"{c}_{side}" for side in "ab" for c in ("think", "action", "failure", "output", "grounding", "think_tokens")]
+    columns = [f"{c}_{side}" for side in "ab" for c in ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", "r_success", "r_safety")]
     return both.assign(change=np.where(both.success_b, "gained", "lost"))[["change", *SCENE, "instruction", *columns]].reset_index(drop=True)
 
 # %% ../nbs/07_eval.ipynb #24f112c2

@@ -9,8 +9,8 @@ __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'SKIP', 'UNNORMALISED', 'UNNORMALISED_E
            'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter', 'load_model', 'chat', 'write',
            'image_features', 'memory_table', 'peak_table']
 
-# %% ../nbs/03_model.ipynb #08af2057
-import ctypes, functools, hashlib, json, math, re, tempfile, types
+# %% ../nbs/03_model.ipynb #c2150f8b
+import ctypes, functools, hashlib, json, math, os, re, tempfile, types
 from pathlib import Path
 import torch
 from fastcore.basics import patch
@@ -106,7 +106,7 @@ def load_processor(
     processor.image_processor.size = dict(height=profile.image_size, width=profile.image_size)
     return processor
 
-# %% ../nbs/03_model.ipynb #394a6212
+# %% ../nbs/03_model.ipynb #dc439510
 SKIP = ["lm_head", "model.audio_tower", "model.vision_tower", "model.embed_vision", "model.embed_audio", "prediction_coefs", "correction_coefs", "modality_router"]
 
 def keep_memory():
@@ -123,7 +123,7 @@ def load_base(
     dtype = getattr(torch, profile.dtype)
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=SKIP)
     model = _fetch(lambda: Gemma3nForConditionalGeneration.from_pretrained(model_path(profile), quantization_config=four_bits, dtype=dtype,
-                                                                            device_map={"": 0 if torch.cuda.is_available() else "cpu"}), profile.model)
+                                                                            device_map={"": int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"}), profile.model)
     model.model.audio_tower = None
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit): module.support_avx512bf16_for_cpu = False

@@ -7,12 +7,13 @@ __all__ = ['TOLD', 'FACTS', 'ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FI
            'gae', 'told', 'facts', 'ValueHead', 'value_loss', 'PPOConfig', 'rl_config', 'PPOTrainer', 'summary',
            'log_rows', 'Ledger', 'shares', 'Curriculum', 'scene_dataset', 'rl_trainer', 'train_rl']
 
-# %% ../nbs/06_ppo.ipynb #2491d543
+# %% ../nbs/06_ppo.ipynb #b14a8bb1
 import json, re, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from fastcore.basics import patch
 from PIL import Image
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
-from .env import SPLITS, Profile, Store, UserError, check_name, seed_all
+from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, seed_all
 from .sim import COLOURS, SKILLS, TASKS, Scene, SimPool, make_scene, solve, to_bins
 from .data import claims, spread
 from .model import chat, fingerprint, forbidden, load_model, load_processor, write
@@ -149,7 +150,7 @@ class PPOConfig(GRPOConfig):
         if self.gradient_accumulation_steps % (self.steps_per_generation * self.num_iterations) == 0:
             raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; use two minibatches or two epochs")
 
-# %% ../nbs/06_ppo.ipynb #f1c15242
+# %% ../nbs/06_ppo.ipynb #fb721676
 MINIBATCHES = 2     # optimizer steps per epoch
 SAVE_EVERY = 4      # updates between checkpoints
 
@@ -168,11 +169,11 @@ def rl_config(
     numbers = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate, steps_per_generation=rows, num_iterations=profile.rl_epochs,
         max_steps=(updates or profile.rl_updates) * steps, logging_steps=steps, save_steps=SAVE_EVERY * steps,
         learning_rate=profile.rl_learning_rate, lr_scheduler_type="constant_with_warmup", warmup_steps=2 * steps, max_completion_length=profile.max_new_tokens, seed=seed,
-        bf16=False, fp16=False, gradient_checkpointing=profile.model != "standin", gradient_checkpointing_kwargs=dict(use_reentrant=False),
+        bf16=False, fp16=False, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=profile.model != "standin", gradient_checkpointing_kwargs=dict(use_reentrant=False),
         ddp_find_unused_parameters=False, dataloader_pin_memory=False, report_to="none", disable_tqdm=True)
     return PPOConfig(str(folder), algorithm=algorithm, **numbers | ALGORITHMS[algorithm] | settings)
 
-# %% ../nbs/06_ppo.ipynb #b18b8951
+# %% ../nbs/06_ppo.ipynb #fc7fd213
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -199,7 +200,7 @@ class PPOTrainer(GRPOTrainer):
         self._seconds[phase] = self._seconds.get(phase, 0) + time.perf_counter() - start
 
     def _put(self, **metrics):
-        for name, value in metrics.items(): self._metrics["train"][name].append(float(value))
+        for name, value in metrics.items(): self._metrics["train"][name].append(self.accelerator.reduce(torch.tensor(float(value), device=self.accelerator.device), "mean").item())
 
     def _tokenize_prompts(self, prompts):
         "One by one: on Python 3.10, transformers' Gemma 3n processor fails on prompts of different lengths."
@@ -232,10 +233,13 @@ def _get_per_token_logps_and_entropies(self:PPOTrainer, model, input_ids, attent
     self._passes.append((out[0], torch.cat(self._values) if self._values else None))
     return out
 
-# %% ../nbs/06_ppo.ipynb #f73a6498
-def _moments(x, mask):
-    mean = (x * mask).sum() / mask.sum()
-    return mean, ((x - mean) ** 2 * mask).sum() / mask.sum()
+# %% ../nbs/06_ppo.ipynb #9d9dc555
+@patch
+def _moments(self:PPOTrainer, x, mask):
+    "Mean and variance over the tokens of all processes."
+    total = lambda y: self.accelerator.reduce(y.sum(), "sum")
+    mean = total(x * mask) / (n := total(mask))
+    return mean, total((x - mean) ** 2 * mask) / n
 
 @patch
 def _generate_and_score_completions(self:PPOTrainer, inputs):
@@ -245,7 +249,7 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
     out["facts"] = self._facts(out["completion_ids"])
     if self.beta:
         gap = (out["ref_per_token_logps"] - old) * mask
-        self._put(ref_kl=_moments(gap.exp() - gap - 1, mask)[0])
+        self._put(ref_kl=self._moments(gap.exp() - gap - 1, mask)[0])
     if self.args.algorithm == "rloo": out["advantages"] = out["advantages"] * self.num_generations / (self.num_generations - 1)
     if self.value_head:
         first = self.accelerator.process_index * len(mask)
@@ -257,17 +261,17 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
         advantages, _ = gae(rewards, values, mask, self.args.gamma, self.args.lam)
         if self.args.credit:
             with self._clock("credit"): advantages = advantages + self.args.credit * self._contribution(inputs)[:, None] * self._thinking(out["completion_ids"])
-        mean, variance = _moments(advantages, mask)
+        mean, variance = self._moments(advantages, mask)
         out |= dict(advantages=(advantages - mean) * (variance > 1e-8) * (variance + 1e-2).rsqrt() * mask, old_values=values * mask, returns=returns)
-        spread_of_returns = _moments(returns, mask)[1]
-        if spread_of_returns > 1e-6: self._put(explained_variance=1 - _moments(returns - values, mask)[1] / spread_of_returns)
+        spread_of_returns = self._moments(returns, mask)[1]
+        if spread_of_returns > 1e-6: self._put(explained_variance=1 - self._moments(returns - values, mask)[1] / spread_of_returns)
     self._rollout = out
     return out
 
 @patch
 def _facts(self:PPOTrainer, ids):
     if not (self.value_head and self.args.privileged): return torch.zeros(*ids.shape, 0)
-    pieces, keys = [self.processing_class.batch_decode(row[:, None]) for row in ids], self.reward_funcs[0].tables[-1][["task", "level", "seed"]]
+    pieces, keys = [self.processing_class.batch_decode(row[:, None]) for row in ids], self.reward_funcs[0].here[["task", "level", "seed"]]
     return torch.tensor(np.stack([facts(p, make_scene(*key)) for p, key in zip(pieces, keys.itertuples(index=False))]), dtype=torch.float32, device=ids.device)
 
 @patch
@@ -288,7 +292,7 @@ def _thinking(self:PPOTrainer, ids):
 def _contribution(self:PPOTrainer, inputs):
     "What each text's own think adds to the reward: that of actions sampled after it, less that of actions sampled after the think of another scene."
     ledger, k, model = self.reward_funcs[0], self.args.credit_samples, self.accelerator.unwrap_model(self.model)
-    table, repeat = ledger.tables[-1], lambda some: [x for x in some for _ in range(k)]
+    table, repeat = ledger.here, lambda some: [x for x in some for _ in range(k)]
     scenes = repeat([make_scene(*key) for key in zip(table.task, table.level, table.seed)])
     images, instructions = repeat([np.asarray(row["image"]) for row in inputs]), [s.instruction for s in scenes]
     def worth(thinks):
@@ -308,14 +312,14 @@ def _prepare_inputs(self:PPOTrainer, batch):
     if position and position % rows == 0: self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self._rollout), rows)  # a new epoch: new minibatches
     return super(PPOTrainer, self)._prepare_inputs(batch)
 
-# %% ../nbs/06_ppo.ipynb #b2a11f90
+# %% ../nbs/06_ppo.ipynb #d2f87b41
 @patch
 def _compute_loss(self:PPOTrainer, model, inputs):
     self._passes = []
     loss = super(PPOTrainer, self)._compute_loss(model, inputs)
     (now, values), mask = self._passes[0], inputs["completion_mask"]
     change = ((now - inputs["old_per_token_logps"]) * mask).detach()
-    self._put(step_kl=_moments(change.exp() - change - 1, mask)[0])
+    self._put(step_kl=self._moments(change.exp() - change - 1, mask)[0])
     if values is None: return loss
     error = value_loss(self.value_head.add(values, inputs["facts"]), inputs["old_values"], inputs["returns"], mask, self.args.value_clip)
     self._put(value_loss=error.detach())
@@ -338,7 +342,7 @@ def log(self:PPOTrainer, logs, start_time=None):
         seconds_score=s["rollout"] - s["generate"] - s["simulate"], seconds_learn=s["step"] - s["rollout"] - s.get("credit", 0.))
     return super(PPOTrainer, self).log(logs, start_time)
 
-# %% ../nbs/06_ppo.ipynb #5328f1d2
+# %% ../nbs/06_ppo.ipynb #6faf1780
 VALUE_FILE = "value_head.safetensors"
 
 @patch
@@ -351,7 +355,7 @@ def save_head(self:PPOTrainer,
 @patch
 def _save(self:PPOTrainer, output_dir=None, state_dict=None):
     super(PPOTrainer, self)._save(output_dir, state_dict)
-    self.save_head(output_dir or self.args.output_dir)
+    if self.args.should_save: self.save_head(output_dir or self.args.output_dir)
 
 @patch
 def _load_from_checkpoint(self:PPOTrainer, resume_from_checkpoint, model=None):
@@ -381,9 +385,9 @@ def log_rows(
     absent = {"no_contrast"} if config.num_generations == 1 else set()
     return [dict(update=h["step"] // config.logging_steps) | {c: None if c in absent else h.get(k) for c, k in COLUMNS.items()} for h in history if "reward" in h]
 
-# %% ../nbs/06_ppo.ipynb #ef3bd59d
+# %% ../nbs/06_ppo.ipynb #85772137
 class Ledger(TrainerCallback):
-    "Judges texts and keeps the episodes, update by update."
+    "Judges texts and keeps the episodes of all processes, update by update."
     def __init__(self, store:Store, pool:SimPool, tokenizer, config:PPOConfig, weights:RewardWeights=RewardWeights()):
         self.stage, self.__name__ = f"rl/{config.algorithm}", "world"
         self.store, self.pool, self.tokenizer, self.config, self.weights = store, pool, tokenizer, config, weights
@@ -393,15 +397,17 @@ class Ledger(TrainerCallback):
         scenes = [make_scene(*key) for key in zip(task, level, seed)]
         samples = [i % self.config.num_generations for i in range(len(scenes))]
         episodes = judge(scenes, [c[0]["content"].strip("\n") for c in completions], self.pool, self.tokenizer, self.weights, self.config.algorithm, samples)
-        self.tables.append(episode_table(episodes).assign(update=trainer_state.global_step // self.config.logging_steps + 1))
+        self.here = episode_table(episodes).assign(update=trainer_state.global_step // self.config.logging_steps + 1)
+        self.tables.append(pd.concat(gather_object([self.here]), ignore_index=True))
         for name, value in summary(self.tables[-1]).items(): log_metric(name, value)
-        return self.tables[-1].reward.tolist()
+        return self.here.reward.tolist()
 
     def resume(self, checkpoint):
         "Take up the ledger as it was at a checkpoint."
         self.tables = [pd.read_parquet(Path(checkpoint) / "rollouts.parquet")]
 
     def on_save(self, args, state, control, **kwargs):
+        if rank(): return
         pd.concat(self.tables, ignore_index=True).to_parquet(file := self.folder / "rollouts.parquet")
         shutil.copy(file, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         (self.folder / "log.json").write_text(json.dumps(log_rows(state.log_history, self.config), indent=1) + "\n")
@@ -455,7 +461,7 @@ def scene_dataset(
         return dict(prompt=[chat(s.instruction) for s, _ in found], image=[i for _, i in found], **{k: [getattr(s, k) for s, _ in found] for k in ("task", "level", "seed")})
     return Dataset.from_dict(dict(row=range(len(scenes)))).with_transform(fetch)
 
-# %% ../nbs/06_ppo.ipynb #b2de1e9c
+# %% ../nbs/06_ppo.ipynb #63ca509a
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
 
 def rl_trainer(
@@ -500,14 +506,13 @@ def train_rl(
     "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        trainer, folder = rl_trainer(store, pool, algo, seed, updates, **settings), store.begin(f"rl/{algo}")
+        trainer = rl_trainer(store, pool, algo, seed, updates, **settings)
+        folder = led(lambda: store.begin(f"rl/{algo}"))
         made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.run / "sft"), weights=str(trainer.reward_funcs[0].weights),
                     tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))), **{k: getattr(trainer.args, k) for k in ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")})
         trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
-        checkpoint = store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        checkpoint = led(lambda: store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True))
         if checkpoint: trainer.reward_funcs[0].resume(checkpoint)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.model.save_pretrained(folder, selected_adapters=["default"])
-    trainer.save_head(folder)
-    store.push(f"rl/{algo}", base=made["base"])
+    led(lambda: (trainer.model.save_pretrained(folder, selected_adapters=["default"]), trainer.save_head(folder), store.push(f"rl/{algo}", base=made["base"])))
     return pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))

@@ -6,18 +6,19 @@
 __all__ = ['conversations', 'token_losses', 'Validation', 'sft_config', 'ValidatedSFT', 'Checkpoints', 'Bar', 'only_numbers',
            'make_trainer', 'train_sft']
 
-# %% ../nbs/04_sft.ipynb #81a4bd5c
+# %% ../nbs/04_sft.ipynb #9278bfdc
 import io, json, pickle, re, shutil, signal, threading
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from datasets import Dataset
 from PIL import Image
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 from trl import SFTConfig, SFTTrainer
-from .env import RESUMES, SPLITS, Stopped, Store, seed_all, sha256
+from .env import RESUMES, SPLITS, Stopped, Store, agreed, led, seed_all, sha256
 from .sim import TASKS, SimPool, parse_output, run_episode
 from .data import demonstrate, read_dataset, spread
 from .model import chat, fingerprint, load_model, load_processor, write
@@ -65,7 +66,7 @@ class Validation:
         results = self.pool.map(run_episode, list(zip(self.scenes, programs)))
         return pd.DataFrame([dict(task=s.task, output=o, parsed=p is not None, success=r.success, failure=r.failure) for s, o, p, r in zip(self.scenes, outputs, programs, results)])
 
-# %% ../nbs/04_sft.ipynb #e5646228
+# %% ../nbs/04_sft.ipynb #16feb853
 def sft_config(
     store:Store,
     seed:int=0,
@@ -79,7 +80,7 @@ def sft_config(
         gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs, max_steps=steps, learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine",
         warmup_steps=0.05, max_grad_norm=1., max_length=None, bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu, gradient_checkpointing_kwargs=dict(use_reentrant=False), disable_tqdm=True,
         logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True,
-        restore_callback_states_from_checkpoint=True, report_to="none", seed=seed, data_seed=seed)
+        restore_callback_states_from_checkpoint=True, ddp_find_unused_parameters=False, report_to="none", seed=seed, data_seed=seed)
 
 class ValidatedSFT(SFTTrainer):
     "TRL's trainer, validated on tokens and in the simulator."
@@ -87,7 +88,8 @@ class ValidatedSFT(SFTTrainer):
 
     def evaluate(self, *args, **kwargs):
         self.model.eval()
-        losses = [token_losses(self.model, {k: v.to(self.model.device) for k, v in batch.items()}, self.processing_class.tokenizer.convert_tokens_to_ids("<action>")) for batch in self.get_eval_dataloader()]
+        batches = DataLoader(self.eval_dataset, self.args.eval_batch_size, collate_fn=self.data_collator)  # all of them in every process
+        losses = [token_losses(self.model, {k: v.to(self.model.device) for k, v in batch.items()}, self.processing_class.tokenizer.convert_tokens_to_ids("<action>")) for batch in batches]
         parts = {part: np.sum([loss[part] for loss in losses], axis=0) for part in ("think", "action")}
         (total, tokens), episodes = sum(parts.values()), self.validation.episodes(self.model, self.processing_class)
         metrics = dict(loss=total / tokens, think_loss=parts["think"][0] / parts["think"][1], action_loss=parts["action"][0] / parts["action"][1], parsed=episodes.parsed.mean(), success=episodes.success.mean())
@@ -99,7 +101,7 @@ class ValidatedSFT(SFTTrainer):
 
     def create_model_card(self, *args, **kwargs): "None: checkpoints are not published."
 
-# %% ../nbs/04_sft.ipynb #98bcdcf6
+# %% ../nbs/04_sft.ipynb #b8855c08
 class Checkpoints(TrainerCallback):
     "Hands every checkpoint to the store, and turns SIGINT and SIGTERM into a last one."
     def __init__(self,
@@ -107,7 +109,7 @@ class Checkpoints(TrainerCallback):
         stage:str,
         settings:dict, # of the training: going on takes the same
         every:int=1    # steps: a checkpoint can be taken at multiples of it
-    ): self.store, self.stage, self.settings, self.every, self.signal, self.before = store, stage, settings, every, None, {}
+    ): self.store, self.stage, self.settings, self.every, self.signal, self.before = store, stage, settings, every, 0, {}
 
     def on_train_begin(self, *args, **kwargs):
         if threading.current_thread() is threading.main_thread(): self.before = {number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -117,11 +119,13 @@ class Checkpoints(TrainerCallback):
         signal.signal(number, self.before[number])
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.signal and state.global_step % self.every == 0: control.should_save = control.should_training_stop = True
+        if state.global_step % self.every: return
+        self.signal = agreed(self.signal)
+        if self.signal: control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
         score = next((entry["eval_score"] for entry in state.log_history if entry["step"] == state.global_step and "eval_score" in entry), None)
-        self.store.keep(self.stage, Path(args.output_dir) / f"checkpoint-{state.global_step}", score, self.settings)
+        led(lambda: self.store.keep(self.stage, Path(args.output_dir) / f"checkpoint-{state.global_step}", score, self.settings))
 
     def on_train_end(self, args, state, control, **kwargs):
         for number, handler in self.before.items(): signal.signal(number, handler)
@@ -156,7 +160,7 @@ def only_numbers(
             with safe_globals(): torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError): return f"has a {file.name} that holds more than numbers, or less"
 
-# %% ../nbs/04_sft.ipynb #c5752907
+# %% ../nbs/04_sft.ipynb #1fe06a28
 def make_trainer(
     store:Store,
     seed:int=0,
@@ -176,10 +180,10 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
-    trainer.validation = looks
+    trainer.validation, trainer.model_accepts_loss_kwargs = looks, True  # `fuse_head` can divide by the tokens of the whole batch, however it is split
     return trainer
 
-# %% ../nbs/04_sft.ipynb #99db42ec
+# %% ../nbs/04_sft.ipynb #be238085
 def train_sft(
     store:Store,
     seed:int=0,
@@ -189,15 +193,18 @@ def train_sft(
 ) -> pd.DataFrame: # step, loss, learning_rate, …; eval_loss and others where it was validated
     "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/`, or to `sft-nothink/`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
     stage = "sft" if think else "sft-nothink"
-    trainer, folder = make_trainer(store, seed, think=think, **settings), store.begin(stage)
+    trainer = make_trainer(store, seed, think=think, **settings)
+    folder = led(lambda: store.begin(stage))
     made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=sha256(store.run / "data" / "train.parquet")[:12])
     trainer.add_callback(Checkpoints(store, stage, made))
-    checkpoint = store.checkpoint(stage, made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True))
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "train_runtime" not in entry]).groupby("step", as_index=False).first()
-    (folder / "log.json").write_text(log.to_json(orient="records", indent=0) + "\n")
-    trainer.model.save_pretrained(folder)
-    best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
-    if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
-    store.push(stage, base=made["base"])
+    def keep():
+        (folder / "log.json").write_text(log.to_json(orient="records", indent=0) + "\n")
+        trainer.model.save_pretrained(folder)
+        best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
+        if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
+        store.push(stage, base=made["base"])
+    led(keep)
     return log

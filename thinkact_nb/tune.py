@@ -39,7 +39,7 @@ def distributions(
     return {name: FloatDistribution(*(now[name] * f for f in FACTORS), log=True) if choices == "rate" else CategoricalDistribution(sorted({*choices, now[name]}))
             for name, choices in SPACES[stage].items()}
 
-# %% ../nbs/08_tune.ipynb #e0b9ae68
+# %% ../nbs/08_tune.ipynb #11a355cc
 HYPOTHESES = dict(
     sft=[({}, "the profile's numbers, for comparison"),
          (dict(sft_learning_rate=2.), "the loss still falls at the end, so twice the learning rate gets further in the same steps"),
@@ -53,8 +53,8 @@ HYPOTHESES = dict(
          (dict(rl_learning_rate=1 / 3), "the updates overshoot; a third of the learning rate ends higher"),
          (dict(beta=0.), "the leash to SFT holds back what RL could gain"),
          (dict(beta=.1), "a tighter leash keeps the thinks true, and true thinks keep success up"),
-         (dict(rl_epochs=4), "rollouts cost most, so use each one twice as often"),
-         (dict(rl_epochs=1), "reuse makes the data stale; one epoch learns as much per update")])
+         (dict(rl_epochs=4), "rollouts cost most, so use each one four times"),
+         (dict(rl_epochs=2), "a rollout still has something to teach the second time")])
 
 def planned(
     profile:Profile,

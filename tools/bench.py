@@ -100,6 +100,17 @@ def pools(n=200):
             pids = list(pool._processes._pool_manager.worker_manager.workers)
             memory = max(int(line.split()[1])/1024 for pid in pids for line in open(f'/proc/{pid}/status') if line.startswith('VmRSS')) if os.path.exists('/proc/self/status') else None
     tell('episodes per second, SimPool(2); reference: SimPool(1), same run', rates[2], '1/s', rates[1])
+    from thinkact_nb.scale import RayPool
+    for workers in (1, 2):  # in turns, so that what else the machine does slows both
+        with SimPool(workers) as own, RayPool(workers) as ray:
+            seconds_of = {pool: [] for pool in (own, ray)}
+            for pool in (own, ray): pool.map(run_episode, jobs[:8])
+            for _ in range(3):
+                for pool, times in seconds_of.items():
+                    start = time.perf_counter()
+                    pool.map(run_episode, jobs)
+                    times.append(time.perf_counter() - start)
+        tell(f'episodes per second, RayPool({workers}); reference: SimPool({workers}), same run', n/statistics.median(seconds_of[ray]), '1/s', n/statistics.median(seconds_of[own]))
     if memory: tell('memory of a simulator worker', memory, 'MB', 250.)
 
 

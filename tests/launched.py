@@ -1,0 +1,44 @@
+"What tests/test_scale.py runs under `accelerate launch`: python launched.py JOB RUN [resume|kill]"
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from thinkact_nb import ppo, sft
+from thinkact_nb.env import Stopped, Store, get_profile
+from thinkact_nb.sim import SimPool
+
+PROFILE = replace(get_profile('tiny'), max_new_tokens=12, sft_learning_rate=1e-4, rl_batch=8, rl_micro_batch=4, eval_batch=18)
+
+
+def train_sft(run, rows):
+    "20 steps without dropout, batches of `rows` in each process; the weights go to a file."
+    store = Store(run, replace(PROFILE, sft_batch=rows, sft_micro_batch=rows))
+    trainer = sft.make_trainer(store, steps=20, every=20, validation=2)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout): module.p = 0.
+    trainer.train()
+    if trainer.accelerator.is_main_process: save_file({n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}, Path(run)/'weights.safetensors')
+
+
+def train_ppo(run, how):
+    store, ppo.SAVE_EVERY = Store(run, PROFILE), 1
+    if how == 'kill' and os.environ['RANK'] == '1':
+        judge, calls = ppo.Ledger.__call__, []
+        def die(self, *args, **kwargs):
+            calls.append(1)
+            if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)
+            return judge(self, *args, **kwargs)
+        ppo.Ledger.__call__ = die
+    with SimPool(0) as pool:
+        try: ppo.train_rl(store, pool, updates=3, resume=how == 'resume')
+        except Stopped as stopped: print('stopped:', stopped)
+
+
+if __name__ == '__main__':
+    job, run, how = sys.argv[1:]
+    train_sft(run, int(how)) if job == 'sft' else train_ppo(run, how)

@@ -1,0 +1,92 @@
+"Statistics against theory, what may not be paired, and the committed tables against physics."
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from statsmodels.stats.proportion import proportion_confint
+
+from thinkact_nb import evaluate as ev
+from thinkact_nb import sim
+from thinkact_nb.data import expert, spread
+from thinkact_nb.env import UserError
+
+TABLES = Path(__file__).parent.parent/'nbs'/'tables'
+
+
+def table(**arms):
+    "Episodes in the scenes of put_on, one 0 or 1 per scene and arm."
+    row = dict(task='put_on', level='L0', perturbed='', sample=0, decoding='greedy', version='1', think='', think_tokens=0, grounding=None)
+    return pd.DataFrame([dict(row, arm=arm, seed=i, success=bool(s)) for arm, found in arms.items() for i, s in enumerate(found)])
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(decoding='sampled'), "decoding of 'a' is greedy and of 'b' sampled"),
+    (dict(version='2'), "version of 'a' is 1 and of 'b' 2"),
+    (dict(seed=7), "'a' has 2 scenes, 'b' has 2, and they share 0"),
+    (dict(perturbed='light'), 'they share 0')], ids=lambda o: str(o))
+def test_what_cannot_be_paired(change, said):
+    rows = table(a=[1, 0], b=[1, 1])
+    for column, value in change.items(): rows.loc[rows.arm == 'b', column] = value + rows.seed if column == 'seed' else value
+    with pytest.raises(UserError, match=said.replace("'", '.')): ev.compare(rows, 'a', 'b')
+
+
+@pytest.mark.parametrize('a, b', [([0]*9, [0]*9), ([1]*9, [1]*9), ([0], [1]), ([1], [1]), ([0]*9, [1]*9)])
+def test_extremes_are_defined(a, b):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        found, rate = ev.compare(table(a=a, b=b), 'a', 'b'), ev.rates(table(a=a, b=b))
+    assert -1 <= found.low <= found.difference <= found.high <= 1 and 0 <= found.p <= 1 and str(found)
+    assert ((0 <= rate.low) & (rate.low <= rate.rate) & (rate.rate <= rate.high) & (rate.high <= 1)).all()
+
+
+def test_mcnemar_and_wilson_are_the_textbook_ones():
+    found = ev.compare(table(a=[1]*6 + [0]*30 + [1]*10, b=[0]*6 + [1]*21 + [0]*9 + [1]*10), 'a', 'b')
+    assert (found.only_a, found.only_b) == (6, 21) and abs(found.p - binomtest(6, 27).pvalue) < 1e-12
+    rate = ev.rates(table(a=[1]*81 + [0]*182)).iloc[0]  # Newcombe 1998, table I: 81 of 263
+    assert (round(rate.low, 4), round(rate.high, 4)) == (.2553, .3662)
+
+
+def test_detectable_difference_is_found_four_times_in_five():
+    rng, n, discordant = np.random.default_rng(0), 200, .3
+    difference = ev.detectable(n, discordant)
+    found = rng.multinomial(n, [(discordant - difference)/2, (discordant + difference)/2, 1 - discordant], 2000)
+    power = np.mean([binomtest(int(a), int(a + b)).pvalue < .05 for a, b, _ in found])
+    assert abs(power - .8) < .03, power
+
+
+def test_wilson_covers():
+    rng = np.random.default_rng(0)
+    for p in (.05, .3, .5):
+        low, high = proportion_confint(rng.binomial(100, p, 4000), 100, method='wilson')
+        assert abs(np.mean((low <= p) & (p <= high)) - .95) < .03
+
+
+def test_interaction_finds_what_was_put_in_and_nothing_else():
+    rng = np.random.default_rng(0)
+    own, luck = rng.random(200) < .6, rng.random(200) < .6
+    same = table(**{'a:own': own, 'b:own': luck, 'a:none': own*(rng.random(200) < .5), 'b:none': luck*(rng.random(200) < .5)})
+    more = table(**{'a:own': own, 'b:own': luck, 'a:none': own, 'b:none': luck*0})
+    assert ev.interaction(same, 'a', 'b').p[0] > .05 and ev.interaction(more, 'a', 'b').p_holm[0] < .001
+    assert abs(ev.interaction(more, 'a', 'b').difference[0] - luck.mean()) < 1e-9
+    with pytest.raises(UserError, match='no interventions'): ev.interaction(same, 'a', 'c')
+
+
+def test_claim_table_counts():
+    scenes = spread(6, ['put_on'])
+    rows = table(a=[1]*6).assign(think=[ev.think_in(expert(s)) for s in scenes])
+    wrong = rows.assign(think=rows.think.str.replace('<loc..><loc..>', '<loc00><loc63>', regex=True), success=False)
+    found = ev.claim_table(pd.concat([rows, wrong])).set_index('kind').loc['place']
+    assert found.true == .5 and (found.success_if_true, found.success_if_false) == (1, 0)
+
+
+@pytest.mark.parametrize('name', ['episodes', 'interventions'])
+def test_committed_tables_are_what_physics_says(name):
+    rows = pd.read_parquet(TABLES/f'{name}.parquet')
+    counts = rows.groupby(['arm', 'level']).size()
+    assert counts.nunique() == 1 and counts.iloc[0] >= 300 and not rows.duplicated(['arm', *ev.SCENE]).any()
+    some = rows.sample(30, random_state=0)
+    with sim.SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
+    assert [o.success for o in found] == some.success.tolist() and [o.failure for o in found] == some.failure.tolist()

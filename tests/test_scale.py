@@ -1,0 +1,88 @@
+"More machines and more processes give what one gives."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from thinkact_nb import data, sim
+from thinkact_nb.env import Store
+from thinkact_nb.model import load_model
+
+HERE = Path(__file__).parent
+
+
+def launch(*words, processes=2):
+    command = ['-m', 'accelerate.commands.launch', '--config_file', HERE.parent/'configs'/'ddp.yaml'] if processes > 1 else []
+    done = subprocess.run([sys.executable, *map(str, (*command, HERE/'launched.py', *words))], capture_output=True, text=True, timeout=600,
+                          env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(HERE.parent), TQDM_DISABLE='1', THINKACT_RENDERER='tiny'))
+    assert not done.returncode, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_sft_of_two_processes_is_sft_of_twice_the_batch(tmp_path):
+    for name in ('one', 'two'): data.make_dataset(40, tmp_path/name/'data', sim.SimPool(0))
+    launch('sft', tmp_path/'one', 8, processes=1)
+    launch('sft', tmp_path/'two', 4)
+    one, two = (load_file(tmp_path/name/'weights.safetensors') for name in ('one', 'two'))
+    assert one.keys() == two.keys()
+    far = {k: (one[k] - two[k]).abs().max().item() for k in one}
+    assert max(far.values()) < 1e-5, max(far, key=far.get)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "PPO of two processes: uninterrupted, and killed in the second update and resumed."
+    from launched import PROFILE
+    out = {}
+    for name in ('whole', 'killed'):
+        store = out[name] = Store(tmp_path_factory.mktemp(name)/'run', PROFILE)
+        load_model(store.profile, trainable=True).save_pretrained(store.path('sft'))
+    launch('ppo', out['whole'].run, 'whole')
+    assert 'stopped:' in launch('ppo', out['killed'].run, 'kill')
+    launch('ppo', out['killed'].run, 'resume')
+    return {name: store.run/'rl'/'ppo' for name, store in out.items()}
+
+
+def test_ppo_of_two_processes_counts_the_episodes_of_both(runs):
+    table, log = pd.read_parquet(runs['whole']/'rollouts.parquet'), json.loads((runs['whole']/'log.json').read_text())
+    assert table['update'].value_counts().to_dict() == {1: 16, 2: 16, 3: 16} and not table.duplicated(['task', 'seed']).any()
+    for row, (_, episodes) in zip(log, table.groupby('update')):
+        for name in ('success', 'reward', 'parsed', 'think_tokens'): assert row[name] == pytest.approx(episodes[name].mean(), abs=1e-6)
+
+
+def test_ppo_of_two_processes_resumes(runs):
+    whole, killed = (pd.read_parquet(folder/'rollouts.parquet') for folder in runs.values())
+    pd.testing.assert_frame_equal(whole, killed)
+    a, b = (load_file(folder/'adapter_model.safetensors') for folder in runs.values())
+    assert all((a[k] == b[k]).all() for k in a)
+
+
+def outcomes(pool, scenes): return pool.run(scenes, [sim.solve(s) for s in scenes])
+
+
+def test_ray_gives_what_one_process_gives_also_when_a_node_dies(monkeypatch):
+    pytest.importorskip('ray')
+    from ray.cluster_utils import Cluster
+    from thinkact_nb.scale import RayPool
+    monkeypatch.setenv('RAY_worker_niceness', '0')
+    scenes = data.spread(200)
+    with sim.SimPool(1) as pool: expected = outcomes(pool, scenes)
+    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
+    second = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv('RAY_ADDRESS', cluster.address)
+    try:
+        with RayPool() as pool:
+            assert pool.workers == 2 and outcomes(pool, scenes) == expected
+            schedule, asked = pool._schedule, []
+            def kill(work, chunk):
+                asked.append(chunk)
+                if len(asked) == 30: cluster.remove_node(second, allow_graceful=False)
+                return schedule(work, chunk)
+            pool._schedule = kill
+            assert outcomes(pool, scenes) == expected and len(asked) >= 30
+    finally: cluster.shutdown()
