@@ -26,13 +26,15 @@ def train_sft(run, rows):
 
 
 def train_ppo(run, how):
-    store, ppo.SAVE_EVERY = Store(run, PROFILE), 1
+    "Three updates. The adapter is untrained and no text is right, so a text's reward is its length, modulo 7."
+    store, ppo.SAVE_EVERY, judge = Store(run, PROFILE), 1, ppo.judge
+    ppo.judge = lambda *args: [replace(e, reward=len(e.output) % 7 / 7) for e in judge(*args)]
     if how == 'kill' and os.environ['RANK'] == '1':
-        judge, calls = ppo.Ledger.__call__, []
+        world, calls = ppo.Ledger.__call__, []
         def die(self, *args, **kwargs):
             calls.append(1)
             if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)
-            return judge(self, *args, **kwargs)
+            return world(self, *args, **kwargs)
         ppo.Ledger.__call__ = die
     with SimPool(0) as pool:
         try: ppo.train_rl(store, pool, updates=3, resume=how == 'resume')
