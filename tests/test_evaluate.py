@@ -1,4 +1,5 @@
 "Statistics against theory, what may not be paired, and the committed tables against physics."
+import re
 import warnings
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb import evaluate as ev
-from thinkact_nb import sim
+from thinkact_nb import report, sim
 from thinkact_nb.data import expert, spread
 from thinkact_nb.env import UserError
 
@@ -90,3 +91,15 @@ def test_committed_tables_are_what_physics_says(name):
     some = rows.sample(30, random_state=0)
     with sim.SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
     assert [o.success for o in found] == some.success.tolist() and [o.failure for o in found] == some.failure.tolist()
+
+
+def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path, capsys):
+    page, rows = (TABLES.parent/'gallery.html').read_text(), pd.read_parquet(TABLES/'episodes.parquet')
+    cases = ev.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
+    expected = [case for change in ('gained', 'lost') for case in cases[cases.change == change].head(10).itertuples()]
+    commands = re.findall(r'thinkact (act --table nbs/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
+    assert [(task, int(seed)) for _, task, seed in commands] == [(c.task, c.seed) for c in expected] and page.count('<video') == 2*len(expected)
+    for command, case in ((commands[0][0], expected[0]), (commands[-1][0], expected[-1])):
+        report.main([*command.replace('nbs/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
+        end = 'success' if case.change == 'gained' else 'failure: ' + case.failure_b.replace('parse', 'no valid program')
+        assert f'outcome      {end}' in capsys.readouterr().out

@@ -152,5 +152,16 @@ import sys, datasets
 rows = datasets.load_dataset("tester/tabletop", split="train")
 print(len(rows), rows[0]["image"].size, rows[0]["output"][:7], "thinkact_nb" in sys.modules)'''], env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | loopback.client(hub, tmp_path/'other'), text=True, capture_output=True, cwd=tmp_path)
     assert good(opened).stdout.split() == ['3', '(64,', '64)', '<think>', 'False']
+    streamed = good(python(hub, tmp_path/'other', '''
+from thinkact_nb import data, env, sft
+rows = [[(row["instruction"], row["output"], row["image"].size) for row in data.stream_dataset("tester/tabletop", seed)] for seed in (0, 0, 1)]
+own = data.read_dataset("../d/train.parquet")
+print(rows[0] == rows[1], sorted(rows[0]) == sorted(rows[2]) == sorted((row["instruction"], row["output"], row["image"].size) for row in own))
+trainer = sft.make_trainer(Store("run", get_profile("tiny")), steps=2, validation=1, stream="tester/tabletop")
+trainer.args.eval_steps = trainer.args.save_steps = 9
+print(trainer.train().global_step)'''))
+    assert streamed.stdout.split() == ['True', 'True', '2']
+    missing = python(hub, tmp_path, 'from thinkact_nb import data; data.stream_dataset("tester/nothing")')
+    assert 'UserError: cannot stream tester/nothing' in missing.stderr
     refused = python(hub, tmp_path, 'from thinkact_nb import data; data.push_to_hub("d", "somebody/tabletop")')
     assert 'UserError: cannot push to somebody/tabletop' in refused.stderr

@@ -6,7 +6,8 @@
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'KOREAN', 'ASKED_IN_KOREAN', 'IN_KOREAN', 'PARTICLES', 'PART', 'CARD',
            'COLUMNS', 'CAMERA', 'JOINTS', 'QUANTILES', 'render_output', 'mention', 'centimetres', 'counted', 'Teller',
            'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration', 'spread',
-           'demonstrate', 'make_dataset', 'card', 'read_dataset', 'push_to_hub', 'to_files', 'to_lerobot', 'browse']
+           'demonstrate', 'make_dataset', 'card', 'read_dataset', 'push_to_hub', 'stream_dataset', 'to_files',
+           'to_lerobot', 'browse']
 
 # %% ../nbs/02_data.ipynb #b041bfad
 import html, io, json, math, re, shutil, tempfile
@@ -419,6 +420,19 @@ def push_to_hub(
         HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", allow_patterns=["README.md", "*.parquet", "*.png"], commit_message="Demonstrations")
     except Exception as e: raise UserError(f"cannot push to {repo} ({str(e).splitlines()[0]}): log in with `hf auth login`, and name a repository of yours")
     return str(address)
+
+# %% ../nbs/02_data.ipynb #0b7b9a3e
+def stream_dataset(
+    repo:str, # "user/name" of a dataset
+    seed:int=0
+): # a `datasets.IterableDataset`: its rows in an order of this seed, mixed a thousand at a time
+    "Demonstrations read from the Hub when they are needed; a row that cannot be used is left out. Raises `UserError` if they cannot be read."
+    from datasets import Image as Picture, load_dataset
+    try: rows = load_dataset(repo, split="train", streaming=True)
+    except Exception as e: raise UserError(f"cannot stream {repo} ({str(e).splitlines()[0][:150]}): check its name, the network and `hf auth login`")
+    if missing := [c for c in COLUMNS[:3] if c not in (rows.features or COLUMNS)]: raise UserError(f"{repo} lacks the column {missing[0]}: it needs {', '.join(COLUMNS[:3])}")
+    usable = rows.select_columns(list(COLUMNS[:3])).cast_column("image", Picture(decode=False)).filter(lambda image, instruction, output: _fault(image, instruction, output) is None, input_columns=list(COLUMNS[:3]))
+    return usable.map(lambda image: dict(image=Image.open(io.BytesIO(image["bytes"]))), input_columns="image").shuffle(seed=seed, buffer_size=1000)
 
 # %% ../nbs/02_data.ipynb #e7910795
 def to_files(

@@ -504,7 +504,7 @@ class Data(Scenes):
         store.push("data")
         print(f"{len(rows)} demonstrations in {store.run / 'data'}")
 
-# %% ../nbs/09_report.ipynb #e882aecc
+# %% ../nbs/09_report.ipynb #b4fbe685
 @dataclass(kw_only=True)
 class Sft(Common):
     "QLoRA supervised fine-tuning on the demonstrations; the adapter goes to sft/."
@@ -512,14 +512,20 @@ class Sft(Common):
     steps: Annotated[int | None, _option("INT", "the profile's passes over the demonstrations")] = None  # optimizer steps
     strict: bool = False  # stop at a demonstration that cannot be used, instead of leaving it out
     think: bool = True  # learn to think; without it the adapter goes to sft-nothink/, to compare with
+    stream: Annotated[str | None, _option("USER/DATASET", "the run's own demonstrations")] = None  # Hub dataset to read row by row; needs --steps
+
+    def check(self):
+        super().check()
+        if self.stream and not self.steps: raise UserError(f"--stream {self.stream}: a stream has no end, so say how many --steps")
 
     def __call__(self):
         store = self.store()
         stage = "sft" if self.think else "sft-nothink"
         if self.resume and complete(store, stage): return
-        store.require("data", "train.parquet")
+        if not self.stream: store.require("data", "train.parquet")
         with quiet(): from thinkact_nb.sft import train_sft
-        with timed(store, stage, f"{store.profile.sft_epochs:g} passes over the demonstrations"): log = train_sft(store, self.seed, self.resume, self.think, steps=self.steps or -1, every=self.every, strict=self.strict)
+        done = f"{self.steps} steps" if self.steps else f"{store.profile.sft_epochs:g} passes over the demonstrations"
+        with timed(store, stage, done): log = train_sft(store, self.seed, self.resume, self.think, steps=self.steps or -1, every=self.every, strict=self.strict, stream=self.stream or "")
         last = log.dropna(subset="eval_success").iloc[-1]
         print(f"SFT adapter in {store.run / stage}: loss {log.loss.iloc[0]:.3g} to {log.loss.dropna().iloc[-1]:.3g}; on validation scenes {last.eval_parsed:.0%} parse, {last.eval_success:.0%} succeed")
 
@@ -635,7 +641,7 @@ class Report(Common):
         with quiet(): made = build_report(store, self.video)
         print(made)
 
-# %% ../nbs/09_report.ipynb #7b3a0e74
+# %% ../nbs/09_report.ipynb #c1fb820f
 @dataclass(kw_only=True)
 class Act(Common):
     "One episode of the best policy there is: prints think, action and reward terms; a picture and a video go to act/. --seed: the scene seed."
@@ -647,6 +653,7 @@ class Act(Common):
     def check(self):
         super().check()
         split_of(self.seed)
+        if self.table and not Path(self.table).is_file(): raise UserError(f"no file {self.table}: --table takes a table of episodes, such as {self.run}/eval/episodes.parquet")
         if self.table: return
         if self.arm:
             with quiet(): from thinkact_nb.evaluate import check_arms
@@ -655,7 +662,6 @@ class Act(Common):
     def recorded(self, scene):
         "The row of the table whose text is to be acted out."
         import pandas as pd
-        if not Path(self.table).is_file(): raise UserError(f"no file {self.table}: --table takes a table of episodes, such as {self.run}/eval/episodes.parquet")
         try: rows = pd.read_parquet(self.table)
         except (OSError, ValueError): raise UserError(f"{self.table} is no Parquet file: --table takes a table of episodes, such as {self.run}/eval/episodes.parquet")
         rows = rows[(rows.task == scene.task) & (rows.level == scene.level) & (rows.seed == scene.seed)]

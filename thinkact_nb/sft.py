@@ -6,7 +6,7 @@
 __all__ = ['conversations', 'token_losses', 'Validation', 'sft_config', 'ValidatedSFT', 'Checkpoints', 'Bar', 'only_numbers',
            'make_trainer', 'train_sft']
 
-# %% ../nbs/04_sft.ipynb #9278bfdc
+# %% ../nbs/04_sft.ipynb #7a1195d4
 import io, json, pickle, re, shutil, signal, threading
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -18,20 +18,20 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 from trl import SFTConfig, SFTTrainer
-from .env import RESUMES, SPLITS, Stopped, Store, agreed, led, seed_all, sha256
+from .env import RESUMES, SPLITS, Stopped, Store, UserError, agreed, led, seed_all, sha256
 from .sim import TASKS, SimPool, parse_output, run_episode
-from .data import demonstrate, read_dataset, spread
+from .data import demonstrate, read_dataset, spread, stream_dataset
 from .model import chat, fingerprint, load_model, load_processor, write
 
-# %% ../nbs/04_sft.ipynb #b865818a
+# %% ../nbs/04_sft.ipynb #9fd8872b
 def conversations(
-    demonstrations:Dataset, # from `make_dataset`
+    demonstrations:Dataset, # from `read_dataset` or `stream_dataset`
     think:bool=True         # False: with an empty think
 ) -> Dataset: # images, prompt, completion
     "Demonstrations as TRL wants them."
     says = lambda output: output if think else re.sub("<think>.*?</think>", "<think></think>", output, flags=re.DOTALL)
     return demonstrations.map(lambda row: dict(prompt=chat(row["instruction"]), completion=[dict(role="assistant", content=says(row["output"]))], images=[row["image"]]),
-                              remove_columns=demonstrations.column_names, keep_in_memory=True)
+                              remove_columns=demonstrations.column_names or ["image", "instruction", "output"], **dict(keep_in_memory=True) if isinstance(demonstrations, Dataset) else {})
 
 # %% ../nbs/04_sft.ipynb #e7ea3e90
 def token_losses(
@@ -160,7 +160,7 @@ def only_numbers(
             with safe_globals(): torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError): return f"has a {file.name} that holds more than numbers, or less"
 
-# %% ../nbs/04_sft.ipynb #1fe06a28
+# %% ../nbs/04_sft.ipynb #a21b470e
 def make_trainer(
     store:Store,
     seed:int=0,
@@ -168,12 +168,14 @@ def make_trainer(
     every:int=50,      # steps between checkpoints, each after a validation
     validation:int=36, # scenes
     strict:bool=False, # True: a demonstration that cannot be used is an error
-    think:bool=True    # False: learn to act without a think; the adapter goes to `sft-nothink/`
+    think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
+    stream:str=""      # a Hub dataset to read row by row instead of the run's own demonstrations
 ) -> SFTTrainer:
     "TRL's trainer on the run's demonstrations. Raises `UserError` if there are none."
-    demonstrations = read_dataset(store.require("data", "train.parquet") / "train.parquet", strict)
+    if stream and steps < 1: raise UserError("a stream has no end: say how many --steps")
+    demonstrations = stream_dataset(stream, seed) if stream else read_dataset(store.require("data", "train.parquet") / "train.parquet", strict)
     seed_all(seed)
-    shown = {column: demonstrations.unique(column) if column in demonstrations.column_names else known for column, known in dict(task=TASKS, level=["L0"]).items()}
+    shown = {column: demonstrations.unique(column) if not stream and column in demonstrations.column_names else known for column, known in dict(task=TASKS, level=["L0"]).items()}
     looks = Validation(store, shown["task"], shown["level"], validation)
     trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every, stage := "sft" if think else "sft-nothink"), train_dataset=conversations(demonstrations, think),
                            eval_dataset=conversations(looks.demonstrations, think), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success"))])
@@ -183,19 +185,19 @@ def make_trainer(
     trainer.validation, trainer.model_accepts_loss_kwargs = looks, True  # `fuse_head` can divide by the tokens of the whole batch, however it is split
     return trainer
 
-# %% ../nbs/04_sft.ipynb #be238085
+# %% ../nbs/04_sft.ipynb #8e3af27b
 def train_sft(
     store:Store,
     seed:int=0,
     resume:bool=False, # True: continue from the newest whole checkpoint, if there is one
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
-    **settings         # steps, every, validation and strict of `make_trainer`
+    **settings         # steps, every, validation, strict and stream of `make_trainer`
 ) -> pd.DataFrame: # step, loss, learning_rate, …; eval_loss and others where it was validated
     "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/`, or to `sft-nothink/`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
     stage = "sft" if think else "sft-nothink"
     trainer = make_trainer(store, seed, think=think, **settings)
     folder = led(lambda: store.begin(stage))
-    made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=sha256(store.run / "data" / "train.parquet")[:12])
+    made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=settings.get("stream") or sha256(store.run / "data" / "train.parquet")[:12])
     trainer.add_callback(Checkpoints(store, stage, made))
     checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True))
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
