@@ -177,14 +177,14 @@ def cases(
     world.close()
     return out
 
-# %% ../nbs/09_report.ipynb #52238f87
+# %% ../nbs/09_report.ipynb #d5245311
 def marked(
     a:str,
     b:str
 ) -> tuple[str, str]: # both as HTML, escaped; `<mark>` around what only one of them has
     "Two texts with their differences."
     from difflib import SequenceMatcher
-    words, out = (re.findall(r"<[^<>]*>|[^\s<]+|<", a), re.findall(r"<[^<>]*>|[^\s<]+|<", b)), ([], [])
+    words, out = (a.split(), b.split()), ([], [])
     for kind, *spans in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
         for said, side, (start, end) in zip(out, words, (spans[:2], spans[2:])):
             if part := html.escape(" ".join(side[start:end])): said.append(part if kind == "equal" else f"<mark>{part}</mark>")
@@ -293,7 +293,7 @@ def _training(training):
         if figures: parts.append(f'<h3>{html.escape(name)}</h3><div class="charts">{figures}</div>')
     return "<h2>Training</h2>" + "".join(parts) if parts else ""
 
-# %% ../nbs/09_report.ipynb #68da21b6
+# %% ../nbs/09_report.ipynb #a8ecd891
 def _document(title, body):
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>{CSS}</style></head><body>{body}</body></html>\n'
 
@@ -310,7 +310,7 @@ def page(
     run:str            # the run folder, for commands
 ) -> str:
     "The report as HTML."
-    banner = '<p class="banner" role="note">Stand-in, not Gemma: these results are of the 2.8-million-parameter stand-in model, trained on a CPU. They show that the chain works and say nothing about Gemma 3n.</p>' if found["standin"] else ""
+    banner = '<p class="banner" role="note">Stand-in, not Gemma: these results are of the 2.9-million-parameter stand-in model, trained on a CPU. They show that the chain works and say nothing about Gemma 3n.</p>' if found["standin"] else ""
     arms, config = found["arms"], found["provenance"]
     sentences = "".join(f"<p>{html.escape(c['sentence'])} <span class='soft'>Holm-corrected p = {c['p_holm']:.2g}.</span></p>" for c in found["comparisons"])
     film = f'<h2>Film</h2><video controls preload="metadata" src="{video}" aria-label="{pair[0]} and {pair[1]} side by side on the same scenes"></video>' if video else ""
@@ -342,7 +342,7 @@ def build_report(
     store.push("report")
     return folder / "index.html"
 
-# %% ../nbs/09_report.ipynb #3b3a6f55
+# %% ../nbs/09_report.ipynb #584e7e0b
 def gallery(
     table,      # episodes, a DataFrame
     a:str,      # arms
@@ -351,9 +351,11 @@ def gallery(
     most:int=10 # of each kind
 ) -> str: # HTML
     "What b gained and lost against a, as a page."
-    examples = cases(table, a, b, most)
-    counts = " and ".join(f"{sum(c['change'] == change for c in examples)} scenes {said}" for change, said in (("gained", f"that {b} solved and {a} did not"), ("lost", f"that {a} solved and {b} did not")))
-    return _document(f"{a} and {b}, case by case", f"<h1>{html.escape(a)} and {html.escape(b)}, case by case</h1><p>{html.escape(counts)}. In the thinks, what only one of them says is marked.</p>" + "".join(_case(c, a, b, f"thinkact act --table {file}") for c in examples))
+    from thinkact_nb.evaluate import changed
+    examples, every = cases(table, a, b, most), changed(table, a, b).change.tolist()
+    shown = lambda change: f"{min(most, every.count(change))} of the {every.count(change)} scenes that"
+    counts = f"{shown('gained')} {b} solved and {a} did not, and {shown('lost')} {a} solved and {b} did not"
+    return _document(f"{a} and {b}, case by case", f"<h1>{html.escape(a)} and {html.escape(b)}, case by case</h1><p>Here are {html.escape(counts)}. In the thinks, what only one of them says is marked.</p>" + "".join(_case(c, a, b, f"thinkact act --table {file}") for c in examples))
 
 # %% ../nbs/09_report.ipynb #c4367ee9
 def leaf(
