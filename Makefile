@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo export test test-lerobot site bench notebooks standin clean
+.PHONY: help setup demo export test test-lerobot test-browser site bench notebooks standin clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,6 +52,12 @@ test-lerobot: $(READY) ## an export to LeRobot, read by the lerobot library in a
 	.lerobot/bin/pip install -q 'lerobot==0.4.4'
 	HF_HUB_OFFLINE=1 .lerobot/bin/python tools/check_lerobot.py read .lerobot/data
 
+test-browser: $(READY) ## the site and the demo's report in headless Chromium, screenshots in .browser/shots
+	$(BIN)/python tools/build_site.py
+	test -x .browser/bin/pip || $(PYTHON) -m venv .browser
+	.browser/bin/pip install -q playwright brotli matplotlib
+	.browser/bin/python tools/check_browser.py
+
 site: $(READY) ## the pages in _docs, without Quarto, links checked
 	$(BIN)/python tools/build_site.py
 
@@ -67,5 +73,5 @@ standin: $(READY) ## train the stand-in's weights again
 	$(BIN)/python tools/pretrain_standin.py
 
 clean: ## take away what was built; .venv and runs stay
-	rm -rf _docs _proc .lerobot build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	rm -rf _docs _proc .lerobot .browser build dist *.egg-info .pytest_cache nbs/nbdev.yml
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,80 @@
+"""Opens the site and the demo's report in headless Chromium, as `make test-browser` does: every page must load without an error in its console, show every
+image and film, name every image for those who do not see it, and fit a phone. Screenshots go to .browser/shots, to be looked at.
+Chromium is the one that CHROMIUM names, else Playwright's own, else, where only package registries can be reached, the one in the npm package @sparticuz/chromium."""
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from pathlib import Path
+
+HERE = Path('.browser')
+FLAGS = ['--no-sandbox', '--no-zygote', '--single-process', '--disable-dev-shm-usage', '--use-gl=angle', '--use-angle=swiftshader']
+FONTS = '''<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><dir>{fonts}</dir><dir>/usr/share/fonts</dir><cachedir>{cache}</cachedir>
+<alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias><alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+<alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias></fontconfig>'''
+FAULTS = '''async () => {
+    const bad = [], short = a => (a || '').slice(0, 60)
+    for (const i of document.images) { i.loading = 'eager'; if (!i.complete) await new Promise(r => { i.onload = i.onerror = r; setTimeout(r, 5000) }) }
+    for (const i of document.images) { if (!i.naturalWidth && !i.src.startsWith('http')) bad.push('image not shown: ' + short(i.src)); if (!i.alt) bad.push('image without alt: ' + short(i.src)) }
+    for (const v of document.querySelectorAll('video')) {
+        if (v.readyState < 2) await new Promise(r => { v.onloadeddata = v.onerror = r; v.load(); setTimeout(r, 5000) })
+        if (v.error || !v.videoWidth) bad.push('film not shown')
+    }
+    return bad
+}'''
+
+
+def from_npm():
+    "The folder of the Chromium in @sparticuz/chromium, fetched once."
+    if not (folder := HERE/'chromium').exists():
+        import brotli
+        about = json.load(urllib.request.urlopen('https://registry.npmjs.org/@sparticuz/chromium/latest'))
+        package = tarfile.open(fileobj=io.BytesIO(urllib.request.urlopen(about['dist']['tarball']).read()))
+        folder.mkdir()
+        for name in ('chromium', 'swiftshader.tar', 'al2023.tar'):
+            body = brotli.decompress(package.extractfile(f'package/bin/{name}.br').read())
+            if name == 'chromium': (folder/'chromium').write_bytes(body), (folder/'chromium').chmod(0o755)
+            else: tarfile.open(fileobj=io.BytesIO(body)).extractall(folder, filter='data')
+    import matplotlib
+    (folder/'fonts.conf').write_text(FONTS.format(fonts=Path(matplotlib.get_data_path())/'fonts'/'ttf', cache=(folder/'cache').resolve()))
+    os.environ.update(LD_LIBRARY_PATH=str((folder/'lib').resolve()), FONTCONFIG_PATH=str(folder.resolve()))
+    return folder
+
+
+def launch(chromium):
+    if path := os.environ.get('CHROMIUM'): return chromium.launch(executable_path=path)
+    try: return chromium.launch()
+    except Exception as e:
+        if "Executable doesn't exist" not in str(e): raise
+    if not subprocess.run([sys.executable, '-m', 'playwright', 'install', 'chromium'], capture_output=True).returncode: return chromium.launch()
+    return chromium.launch(executable_path=str(from_npm()/'chromium'), args=FLAGS)
+
+
+def check(tab, page, shots):
+    "What is wrong with a page."
+    faults, heard = [], dict(console=lambda m: m.type == 'error' and 'net::ERR_NAME_NOT_RESOLVED' not in m.text and faults.append(f'console: {m.text[:200]}'), pageerror=lambda e: faults.append(f'script: {str(e)[:200]}'),
+                             requestfailed=lambda r: r.url.startswith('file:') and faults.append(f'missing: {r.url[-80:]}'))
+    for event, hear in heard.items(): tab.on(event, hear)
+    for width, scheme in ((1200, 'light'), (1200, 'dark'), (390, 'light')):
+        tab.set_viewport_size(dict(width=width, height=1600)), tab.emulate_media(color_scheme=scheme)
+        if (width, scheme) == (1200, 'light'): tab.goto(page.resolve().as_uri()), faults.extend(tab.evaluate(FAULTS))
+        if (wide := tab.evaluate('document.documentElement.scrollWidth')) > width: faults.append(f'{wide} pixels wide in a window of {width}')
+        tab.screenshot(path=shots/f'{page.parent.name}-{page.stem}-{width}-{scheme}.png')
+    for event, hear in heard.items(): tab.remove_listener(event, hear)
+    return faults
+
+
+if __name__ == '__main__':
+    from playwright.sync_api import sync_playwright
+    (shots := HERE/'shots').mkdir(parents=True, exist_ok=True)
+    pages = [*sorted(Path('_docs').glob('*.html')), *Path('runs/demo/report').glob('index.html')]
+    with sync_playwright() as play:
+        tab = (browser := launch(play.chromium)).new_page()
+        wrong = {page: faults for page in pages if (faults := check(tab, page, shots))}
+        browser.close()
+    for page, faults in wrong.items(): print(*(f'{page}: {fault}' for fault in dict.fromkeys(faults)), sep='\n')
+    print(f'{len(pages)} pages opened, {len(wrong)} with faults; screenshots in {shots}')
+    sys.exit(bool(wrong))
