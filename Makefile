@@ -55,7 +55,8 @@ test-lerobot: $(READY) ## an export to LeRobot, read by the lerobot library in a
 test-browser: $(READY) ## the site and the demo's report in headless Chromium, screenshots in .browser/shots
 	$(BIN)/python tools/build_site.py
 	test -x .browser/bin/pip || $(PYTHON) -m venv .browser
-	.browser/bin/pip install -q playwright brotli matplotlib
+	.browser/bin/pip install -q playwright brotli matplotlib jupyterlab ipywidgets
+	$(BIN)/pip install -q ipykernel
 	.browser/bin/python tools/check_browser.py
 
 site: $(READY) ## the pages in _docs, without Quarto, links checked

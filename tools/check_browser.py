@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import urllib.request
 from pathlib import Path
 
@@ -67,6 +68,33 @@ def check(tab, page, shots):
     return faults
 
 
+def playground(tab, shots):
+    "What is wrong with the playground of notebook 01 in JupyterLab, after a click on Run."
+    kernel, port, cell = HERE/'share'/'jupyter'/'kernels'/'thinkact', 18888, 'from thinkact_nb.sim import Playground; Playground().show()'
+    kernel.mkdir(parents=True, exist_ok=True)
+    (kernel/'kernel.json').write_text(json.dumps(dict(display_name='thinkact', language='python', argv=[str(Path('.venv/bin/python').absolute()), '-m', 'ipykernel_launcher', '-f', '{connection_file}'])))
+    notebook = dict(cells=[dict(cell_type='code', id='a', metadata={}, source=cell, outputs=[], execution_count=None)], metadata=dict(kernelspec=dict(name='thinkact', display_name='thinkact')), nbformat=4, nbformat_minor=5)
+    (folder := HERE/'lab').mkdir(exist_ok=True)
+    (folder/'play.ipynb').write_text(json.dumps(notebook))
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', f'--ServerApp.root_dir={folder.resolve()}'],
+                              env=os.environ | dict(LD_LIBRARY_PATH='', THINKACT_RENDERER='tiny'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api')
+            except OSError: time.sleep(.5)
+            else: break
+        tab.set_viewport_size(dict(width=1200, height=900))
+        tab.goto(f'http://127.0.0.1:{port}/lab/tree/play.ipynb')
+        tab.locator('.jp-CodeCell .cm-content').click(timeout=120_000)
+        tab.keyboard.press('Shift+Enter')
+        tab.locator('button.jupyter-button', has_text='Run').click(timeout=120_000)
+        tab.locator('.widget-html-content', has_text='success').wait_for(timeout=60_000)
+        tab.screenshot(path=shots/'playground.png')
+    except Exception as e: return [str(e).splitlines()[0]]
+    finally: server.terminate()
+    return []
+
+
 if __name__ == '__main__':
     from playwright.sync_api import sync_playwright
     (shots := HERE/'shots').mkdir(parents=True, exist_ok=True)
@@ -74,7 +102,8 @@ if __name__ == '__main__':
     with sync_playwright() as play:
         tab = (browser := launch(play.chromium)).new_page()
         wrong = {page: faults for page in pages if (faults := check(tab, page, shots))}
+        if faults := playground(tab, shots): wrong[Path('the playground in JupyterLab')] = faults
         browser.close()
     for page, faults in wrong.items(): print(*(f'{page}: {fault}' for fault in dict.fromkeys(faults)), sep='\n')
-    print(f'{len(pages)} pages opened, {len(wrong)} with faults; screenshots in {shots}')
+    print(f'{len(pages)} pages opened and the playground clicked, {len(wrong)} with faults; screenshots in {shots}')
     sys.exit(bool(wrong))
