@@ -1,6 +1,7 @@
 "The tools around the notebooks, on a tiny project of two notebooks."
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -148,6 +149,7 @@ def test_outputs_on_a_page():
     save = lambda data, suffix: saved.append(data) or f'1.{suffix}'
     image = dict(output_type='display_data', data={'image/png': PIXEL, 'text/plain': ['<Figure>']}, metadata={'image/png': {'width': 320}})
     assert output_markdown(image, {'fig-cap': 'A dot'}, save) == '![A dot](1.png){width=320px}' and saved[0][1:4] == b'PNG'
+    assert output_markdown(image, {'fig-alt': 'A dot, red'}, save) == '![A dot, red](1.png){width=320px}\\'
     assert output_markdown(dict(output_type='stream', text=['\x1b[31mred\x1b[0m\n']), {}, save) == '```\nred\n```'
     assert fence('a ``` b') == '````\na ``` b\n````'
 
@@ -183,3 +185,12 @@ def test_what_gets_installed(monkeypatch):
     light = ' '.join(told['install_requires'])
     assert 'fastcore<' not in light and 'nbdev' not in light and 'torch' not in light
     assert told['entry_points']['nbdev'] == ['thinkact_nb=thinkact_nb._modidx:d']
+
+
+def test_the_korean_readme_has_the_same_commands_and_links():
+    english, korean = ((ROOT/name).read_text() for name in ('README.md', 'README.ko.md'))
+    blocks = lambda text: re.findall(r'^``` ?(?:sh|python)\n(.*?)^```', text, re.M | re.S)
+    commands = lambda text: re.findall(r'^\| `(thinkact [^`]*)` \|', text, re.M)
+    notebooks = lambda text: re.findall(r'^\| \[(\w+)\]', text, re.M)
+    for same in (blocks, commands, notebooks): assert same(english) == same(korean) and same(english)
+    assert '@' not in korean.replace('git+', '').replace(' @ ', '')

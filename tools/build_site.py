@@ -47,7 +47,9 @@ def output_markdown(out, options, save):
         raw = text(data[mime])
         address = save(raw.encode() if suffix == 'svg' else base64.b64decode(raw), suffix)
         width = out.get('metadata', {}).get(mime, {}).get('width')
-        return f"![{options.get('fig-alt') or options.get('fig-cap', '')}]({address})" + (f'{{width={width}px}}' if width else '') + '\\'  # a backslash keeps pandoc from making the text a caption
+        size, alt = f'{{width={width}px}}' if width else '', options.get('fig-alt')
+        if alt: return f'![{alt}]({address}){size}\\'  # with the backslash pandoc takes it for no caption
+        return f"![{options.get('fig-cap', '')}]({address}){size}"
     if 'text/markdown' in data: return text(data['text/markdown'])
     if 'text/html' in data: return fence(text(data['text/html']), '{=html}')
     return fence(text(data.get('text/plain', '')))
