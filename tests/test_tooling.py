@@ -193,4 +193,3 @@ def test_the_korean_readme_has_the_same_commands_and_links():
     commands = lambda text: re.findall(r'^\| `(thinkact [^`]*)` \|', text, re.M)
     notebooks = lambda text: re.findall(r'^\| \[(\w+)\]', text, re.M)
     for same in (blocks, commands, notebooks): assert same(english) == same(korean) and same(english)
-    assert '@' not in korean.replace('git+', '').replace(' @ ', '')
