@@ -186,6 +186,36 @@ def reinforcement(updates=4):
     for phase in ('generate', 'simulate', 'score', 'learn'): tell(f'share of a PPO update: {phase}', statistics.median(r[f'seconds_{phase}'] for r in rows)/ours, '', 1.)
 
 
+def evaluation(n=300):
+    "Two arms on the same scenes, greedily decoded, with adapters that say what the demo's say if it was run; and where the time goes."
+    import tempfile
+    from pathlib import Path
+    from thinkact_nb import model
+    from thinkact_nb.data import spread
+    from thinkact_nb.env import SPLITS, Store, get_profile
+    from thinkact_nb.evaluate import evaluate
+    from thinkact_nb.sim import SimPool
+    store, demo, spent = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny')), Path('runs/demo'), {}
+    def clocked(name, f):
+        def call(*args, **kwargs):
+            start = time.perf_counter()
+            out = f(*args, **kwargs)
+            spent[name] = spent.get(name, 0) + time.perf_counter() - start
+            return out
+        return call
+    with silent():
+        if not (demo/'rl'/'ppo'/'adapter_config.json').exists(): model.load_model(store.profile, trainable=True).save_pretrained(store.path('sft'))
+    arms = [f'{arm}={folder if folder.exists() else store.run/"sft"}' for arm, folder in (('one', demo/'sft'), ('two', demo/'rl'/'ppo'))]
+    whole, model.write = model.write, clocked('write', model.write)
+    start = time.perf_counter()
+    with SimPool(2) as pool, silent():
+        pool.run, pool.images = clocked('simulate', pool.run), clocked('draw', pool.images)
+        evaluate(store, arms, spread(n, seed=SPLITS['test']), pool)
+    took, model.write = time.perf_counter() - start, whole
+    tell(f'evaluation of two arms in {n} scenes', took, 's', 240.)
+    for phase in ('draw', 'write', 'simulate'): tell(f'share of evaluation: {phase}', spent[phase]/took, '', 1.)
+
+
 def datasets(n=900):
     "Demonstrations made: their rate beside that of the bare expert episodes, and what they weigh."
     import tempfile
@@ -212,4 +242,4 @@ def command_line():
 
 if __name__ == '__main__':
     with silent(): import thinkact_nb.sim  # noqa: F401, PyBullet greets
-    for part in (simulator, pools, datasets, training, reinforcement, command_line): part()
+    for part in (simulator, pools, datasets, training, reinforcement, evaluation, command_line): part()
