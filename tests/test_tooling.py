@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.pop('VIRTUAL_ENV', None)  # of the shell that runs the tests: IPython warns of one that is not its own
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
 PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=='
