@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo export test test-lerobot test-browser site bench notebooks standin clean
+.PHONY: help setup demo export test test-lerobot test-browser test-colab site bench notebooks standin clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -59,6 +59,11 @@ test-browser: $(READY) ## the site and the demo's report in headless Chromium, s
 	$(BIN)/pip install -q ipykernel
 	.browser/bin/python tools/check_browser.py
 
+# a Python of the version that Colab has
+COLAB_PYTHON ?= python3.12
+test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; half an hour and 12 GB of disk
+	$(BIN)/python tools/check_colab.py --python $(COLAB_PYTHON) --write
+
 site: $(READY) ## the pages in _docs, without Quarto, links checked
 	$(BIN)/python tools/build_site.py
 
@@ -74,5 +79,5 @@ standin: $(READY) ## train the stand-in's weights again
 	$(BIN)/python tools/pretrain_standin.py
 
 clean: ## take away what was built; .venv and runs stay
-	rm -rf _docs _proc .lerobot .browser build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	rm -rf _docs _proc .lerobot .browser .colab build dist *.egg-info .pytest_cache nbs/nbdev.yml
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit|paths-info|auth-check|commits|refs)(?:/(.*))?)?$")
 FILE = re.compile(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 LFS = re.compile(r"/(?:(dataset)s/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch$")
-BINARY = (".safetensors", ".parquet", ".pt", ".pth", ".png", ".mp4", ".bin")
+BINARY = (".safetensors", ".parquet", ".pt", ".pth", ".png", ".mp4", ".bin", ".whl")
 DATE = "2026-01-01T00:00:00.000Z"
 
 class Refusal(Exception):

@@ -14,7 +14,7 @@ from thinkact_nb import report, sim
 from thinkact_nb.data import expert, spread
 from thinkact_nb.env import UserError
 
-TABLES = Path(__file__).parent.parent/'nbs'/'tables'
+TABLES = Path(__file__).parent.parent/'thinkact_nb'/'tables'
 
 
 def table(**arms):
@@ -97,9 +97,9 @@ def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path,
     page, rows = (TABLES.parent/'gallery.html').read_text(), pd.read_parquet(TABLES/'episodes.parquet')
     cases = ev.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
     expected = [case for change in ('gained', 'lost') for case in cases[cases.change == change].head(10).itertuples()]
-    commands = re.findall(r'thinkact (act --table nbs/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
+    commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
     assert [(task, int(seed)) for _, task, seed in commands] == [(c.task, c.seed) for c in expected] and page.count('<video') == 2*len(expected)
     for command, case in ((commands[0][0], expected[0]), (commands[-1][0], expected[-1])):
-        report.main([*command.replace('nbs/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
+        report.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
         end = 'success' if case.change == 'gained' else 'failure: ' + case.failure_b.replace('parse', 'no valid program')
         assert f'outcome      {end}' in capsys.readouterr().out

@@ -8,8 +8,8 @@ __all__ = ['ADAPTERS', 'ARMS', 'SCENE', 'PROTOCOL', 'THINKS', 'check_arms', 'ada
            'swap_entities', 'intervene', 'transplant', 'interaction', 'scene_of', 'claim_table', 'changed',
            'think_change']
 
-# %% ../nbs/07_eval.ipynb #37026868
-import gc, re
+# %% ../nbs/07_eval.ipynb #f824d09c
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -72,14 +72,14 @@ def random_output(
 SCENE = ["task", "level", "perturbed", "seed", "sample"]  # what makes two rows a pair
 PROTOCOL = ["decoding", "version"]                        # what must be the same in both
 
-# %% ../nbs/07_eval.ipynb #a818ce97
+# %% ../nbs/07_eval.ipynb #dcd42226
 _memory = {}
 
 def _loaded(profile, adapter, weights):
     "The model in memory if it is the one asked for; else it goes first, since two do not fit a T4."
-    from thinkact_nb.model import load_model
+    from thinkact_nb.model import free_memory, load_model
     if (key := (profile, adapter, weights)) not in _memory:
-        _memory.clear(), gc.collect()
+        _memory.clear(), free_memory()
         _memory[key] = load_model(profile, adapter)
     return _memory[key]
 

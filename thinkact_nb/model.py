@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'SKIP', 'UNNORMALISED', 'UNNORMALISED_ENDS', 'LOGITS', 'TARGETS', 'E2B', 'PARTS',
            'FOUR_BITS', 'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'load_processor',
-           'keep_memory', 'load_base', 'steady', 'steady_ends', 'fuse_head', 'fuse_heads', 'first_rows', 'word_ids',
-           'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter', 'load_model', 'chat', 'write',
-           'image_features', 'memory_table', 'peak_table']
+           'keep_memory', 'free_memory', 'check_machine', 'load_base', 'steady', 'steady_ends', 'fuse_head',
+           'fuse_heads', 'first_rows', 'word_ids', 'lora_config', 'trained_rows', 'new_adapter', 'fingerprint',
+           'check_adapter', 'load_model', 'chat', 'write', 'image_features', 'memory_table', 'peak_table']
 
-# %% ../nbs/03_model.ipynb #c2150f8b
-import ctypes, functools, hashlib, json, math, os, re, tempfile, types
+# %% ../nbs/03_model.ipynb #539a91ff
+import ctypes, functools, gc, hashlib, json, math, os, re, shutil, tempfile, types
 from pathlib import Path
 import torch
 from fastcore.basics import patch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import (AutoConfig, AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nTextConfig)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from .env import SEAL, Profile, UserError, damage, quiet, read_seal
+from .env import GPU_MEMORY, PACKAGE, SEAL, Profile, UserError, damage, hardware, quiet, read_seal
 from .sim import BINS, SKILLS
 
 # %% ../nbs/03_model.ipynb #12f345ae
@@ -74,8 +76,8 @@ def check_words(
         if ids[0] >= end: raise UserError(f"{word} has id {ids[0]}, and from {end} up the model reads images and audio: use `claim_slots`, not `add_tokens`")
         if (back := tokenizer.decode(ids, skip_special_tokens=True)) != word: raise UserError(f"{word} comes back as {back!r}: it must not be a special token")
 
-# %% ../nbs/03_model.ipynb #d572fe01
-STANDIN = Path(__file__).parent / "standin" if "__file__" in globals() else Path("../thinkact_nb/standin")
+# %% ../nbs/03_model.ipynb #b299f0bc
+STANDIN = PACKAGE / "standin"
 
 def model_path(
     profile:Profile
@@ -106,7 +108,7 @@ def load_processor(
     processor.image_processor.size = dict(height=profile.image_size, width=profile.image_size)
     return processor
 
-# %% ../nbs/03_model.ipynb #dc439510
+# %% ../nbs/03_model.ipynb #0dc31282
 SKIP = ["lm_head", "model.audio_tower", "model.vision_tower", "model.embed_vision", "model.embed_audio", "prediction_coefs", "correction_coefs", "modality_router"]
 
 def keep_memory():
@@ -115,10 +117,31 @@ def keep_memory():
     except OSError: return
     mallopt(-3, 2**30), mallopt(-1, 2**31 - 1)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
+def free_memory():
+    "Give back what no model holds any more: between stages, on a GPU that holds one at a time."
+    gc.collect()
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+def check_machine(
+    profile:Profile
+):
+    "Raise a `UserError` that says what to do, if this machine cannot hold a profile's model."
+    if profile.model == "standin": return
+    asks, (free, total) = f"profile {profile.name!r} needs", torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
+    if not total: raise UserError(f"{asks} an NVIDIA GPU and there is none here: on Colab choose Runtime → Change runtime type → T4 GPU, or take the profile 'tiny'")
+    if total < GPU_MEMORY[profile.name] * 1e9: raise UserError(f"{asks} a GPU with {GPU_MEMORY[profile.name]} GB and this one has {total / 1e9:.1f}: take a smaller profile")
+    if profile.dtype == "bfloat16" and not hardware()["bfloat16"]: raise UserError(f"{asks} bfloat16, which this GPU has not got: take the profile 't4'")
+    if (others := total - free - torch.cuda.memory_reserved()) > 2e9:
+        raise UserError(f"something else holds {others / 1e9:.1f} of the GPU's {total / 1e9:.1f} GB: on Colab choose Runtime → Manage sessions and terminate the other notebook")
+    here, need = isinstance(try_to_load_from_cache(profile.model, "config.json"), str), sum(r["bytes"] for r in memory_table(profile))
+    if not here and (room := shutil.disk_usage(Path(HF_HUB_CACHE).anchor).free) < need:
+        raise UserError(f"{profile.model} takes {need / 1e9:.0f} GB of disk and {room / 1e9:.0f} are free: delete files, or on Colab choose Runtime → Disconnect and delete runtime")
+
 def load_base(
     profile:Profile
 ) -> Gemma3nForConditionalGeneration:
-    "The frozen base in NF4 with double quantization. Raises `UserError` if it cannot be fetched."
+    "The frozen base in NF4 with double quantization. Raises `UserError` if it cannot be fetched or does not fit this machine."
+    check_machine(profile)
     keep_memory()
     dtype = getattr(torch, profile.dtype)
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=SKIP)

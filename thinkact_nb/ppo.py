@@ -7,7 +7,7 @@ __all__ = ['TOLD', 'FACTS', 'ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FI
            'gae', 'told', 'facts', 'ValueHead', 'value_loss', 'PPOConfig', 'rl_config', 'PPOTrainer', 'summary',
            'log_rows', 'Ledger', 'shares', 'Curriculum', 'scene_dataset', 'rl_trainer', 'train_rl']
 
-# %% ../nbs/06_ppo.ipynb #b14a8bb1
+# %% ../nbs/06_ppo.ipynb #918d93fc
 import json, re, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, seed_all
 from .sim import COLOURS, SKILLS, TASKS, Scene, SimPool, make_scene, solve, to_bins
 from .data import claims, spread
-from .model import chat, fingerprint, forbidden, load_model, load_processor, write
+from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write
 from .sft import Bar, Checkpoints, only_numbers
 from .reward import RewardWeights, episode_table, judge
 
@@ -461,7 +461,7 @@ def scene_dataset(
         return dict(prompt=[chat(s.instruction) for s, _ in found], image=[i for _, i in found], **{k: [getattr(s, k) for s, _ in found] for k in ("task", "level", "seed")})
     return Dataset.from_dict(dict(row=range(len(scenes)))).with_transform(fetch)
 
-# %% ../nbs/06_ppo.ipynb #63ca509a
+# %% ../nbs/06_ppo.ipynb #4b7ab8b9
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
 
 def rl_trainer(
@@ -508,11 +508,14 @@ def train_rl(
         warnings.simplefilter("ignore", FutureWarning)
         trainer = rl_trainer(store, pool, algo, seed, updates, **settings)
         folder = led(lambda: store.begin(f"rl/{algo}"))
-        made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.run / "sft"), weights=str(trainer.reward_funcs[0].weights),
+        made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.require("sft", "adapter_config.json")), weights=str(trainer.reward_funcs[0].weights),
                     tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))), **{k: getattr(trainer.args, k) for k in ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")})
         trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
         checkpoint = led(lambda: store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True))
         if checkpoint: trainer.reward_funcs[0].resume(checkpoint)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     led(lambda: (trainer.model.save_pretrained(folder, selected_adapters=["default"]), trainer.save_head(folder), store.push(f"rl/{algo}", base=made["base"])))
-    return pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))
+    log = pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))
+    del trainer
+    free_memory()
+    return log

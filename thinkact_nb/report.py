@@ -9,15 +9,15 @@ __all__ = ['RL', 'SIDE', 'PANEL', 'CAPTION', 'TITLE', 'CSS', 'RATES', 'RL_CURVES
            'check_scenes', 'first_scene', 'Common', 'Simulated', 'Scenes', 'timed', 'complete', 'Env', 'Data', 'Sft',
            'Ppo', 'say_rates', 'check_new_tasks', 'Eval', 'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
 
-# %% ../nbs/09_report.ipynb #ebad3d21
+# %% ../nbs/09_report.ipynb #04bc62d1
 import base64, contextlib, errno, html, io, json, os, re, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from .env import MAKES, PROFILES, SPLIT_SIZE, SPLITS, Store, UserError, check_name, get_profile, hardware, quiet, rank, split_of
+from .env import MAKES, PROFILES, SPLIT_SIZE, SPLITS, Store, UserError, check_name, get_profile, hardware, kept, quiet, rank, say, split_of
 
-# %% ../nbs/09_report.ipynb #a3a89f9d
+# %% ../nbs/09_report.ipynb #f0a0135e
 def read_log(
     store:Store,
     stage:str # a name in `MAKES`
@@ -30,9 +30,10 @@ def read_table(
     store:Store,
     name:str="episodes" # or "interventions"
 ): # a DataFrame; None if there is none
-    "A table of episodes."
+    "A table of episodes; the long run's, if the run has none and takes what is `shipped`."
     import pandas as pd
     file = store.run / "eval" / f"{name}.parquet"
+    if not store.has("eval", "episodes.parquet") and store.shipped: file = say(f"no episodes in {store.run}, so those of the stand-in's long run") or kept(f"{name}.parquet")
     return pd.read_parquet(file) if file.exists() else None
 
 # %% ../nbs/09_report.ipynb #c7741837
@@ -54,13 +55,13 @@ def costs(
     file = store.run / "costs.json"
     return [dict(stage=k, **v) for k, v in json.loads(file.read_text()).items()] if file.exists() else []
 
-# %% ../nbs/09_report.ipynb #53ee62ea
+# %% ../nbs/09_report.ipynb #ee7d935b
 def findings(
     store:Store
 ) -> dict:
     "Everything the report says, computed from the run folder. Raises `UserError` if nothing was evaluated."
     from thinkact_nb.evaluate import compare, compare_all, rates, think_change
-    store.require("eval", "episodes.parquet")
+    if not store.shipped: store.require("eval", "episodes.parquet")
     table, forced = read_table(store), read_table(store, "interventions")
     there = list(table.arm.unique())
     pairs = [p for p in [*(("sft", algo) for algo in RL), ("base", "sft"), ("random", "sft")] if set(p) <= set(there)]
@@ -396,7 +397,7 @@ def first_scene(
     if split_of(seed) != split: raise UserError(f"scene seed {seed} is of the {split_of(seed)} split: for the {split} split give {SPLITS[split]} or more, or a number below {SPLIT_SIZE} counted from there")
     return seed
 
-# %% ../nbs/09_report.ipynb #0c96e56d
+# %% ../nbs/09_report.ipynb #85b80bda
 def _option(metavar, default): return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 @dataclass(kw_only=True)
@@ -421,9 +422,7 @@ class Common:
 
     def store(self, new=False) -> Store:
         "The run folder; `new`: begin one if there is none."
-        store = Store(self.run, get_profile(self.profile) if self.profile else None, self.hub, self.seed, new)
-        if store.profile.model == "standin": os.environ.setdefault("THINKACT_RENDERER", "tiny")  # what it was pretrained on
-        return store
+        return Store(self.run, get_profile(self.profile) if self.profile else None, self.hub, self.seed, new)
 
 # %% ../nbs/09_report.ipynb #911f08f9
 @dataclass(kw_only=True)
@@ -469,7 +468,7 @@ def complete(
     if there := store.has(stage): print(f"{MAKES[stage]} in {store.run / stage}: complete, skipped"), store.push(stage)
     return there
 
-# %% ../nbs/09_report.ipynb #e80560b2
+# %% ../nbs/09_report.ipynb #5c264fc4
 @dataclass(kw_only=True)
 class Env(Common):
     "This machine, the profile that fits it and why, and the Hub login."
@@ -484,7 +483,7 @@ class Env(Common):
         print(f"machine  {machine['gpu'] or 'no GPU'}, {machine['cpus']} cores, {machine['memory']} GB, {machine['system']}, Python {machine['python']}")
         print(f"profile  {profile.name} ({why}): {'the stand-in model' if profile.model == 'standin' else profile.model}, {profile.dtype}")
         print("hub      " + ("logged in" if get_token() else "not logged in, so everything stays local: run `hf auth login` to push"))
-        print(f"renderer {renderer()}" + (" (the GPU draws, through EGL)" if renderer() == "egl" else " (TinyRenderer, on the CPU)"))
+        print(f"renderer {renderer()}" + (" (the GPU draws)" if renderer() == "egl" else " (the CPU draws)"))
         print("versions " + ", ".join(f"{k} {v or 'missing'}" for k, v in machine["versions"].items()))
 
 @dataclass(kw_only=True)

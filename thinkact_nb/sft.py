@@ -6,7 +6,7 @@
 __all__ = ['conversations', 'token_losses', 'Validation', 'sft_config', 'ValidatedSFT', 'Checkpoints', 'Bar', 'only_numbers',
            'make_trainer', 'train_sft']
 
-# %% ../nbs/04_sft.ipynb #7a1195d4
+# %% ../nbs/04_sft.ipynb #d92935ec
 import io, json, pickle, re, shutil, signal, threading
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from .env import RESUMES, SPLITS, Stopped, Store, UserError, agreed, led, seed_all, sha256
 from .sim import TASKS, SimPool, parse_output, run_episode
 from .data import demonstrate, read_dataset, spread, stream_dataset
-from .model import chat, fingerprint, load_model, load_processor, write
+from .model import chat, fingerprint, free_memory, load_model, load_processor, write
 
 # %% ../nbs/04_sft.ipynb #9fd8872b
 def conversations(
@@ -185,7 +185,7 @@ def make_trainer(
     trainer.validation, trainer.model_accepts_loss_kwargs = looks, True  # `fuse_head` can divide by the tokens of the whole batch, however it is split
     return trainer
 
-# %% ../nbs/04_sft.ipynb #8e3af27b
+# %% ../nbs/04_sft.ipynb #b1d6d3ca
 def train_sft(
     store:Store,
     seed:int=0,
@@ -209,4 +209,6 @@ def train_sft(
         if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
         store.push(stage, base=made["base"])
     led(keep)
+    del trainer, keep
+    free_memory()
     return log

@@ -351,20 +351,22 @@ FAILURES = dict(parse="the text has no valid program", invalid="a step that is n
                 dropped="the body slipped out of the fingers", wrong_place="the right body ended in the wrong place")
 NO_PROGRAM = Outcome(False, "parse")  # the outcome of a text with no valid program: nothing moves
 
-# %% ../nbs/01_sim.ipynb #b323b32a
+# %% ../nbs/01_sim.ipynb #fa062571
 _EGL = """import importlib.util, pybullet
 client = pybullet.connect(pybullet.DIRECT)
 assert pybullet.loadPlugin(importlib.util.find_spec("eglRenderer").origin, "_eglRendererPlugin", physicsClientId=client) >= 0
 assert pybullet.getCameraImage(8, 8, renderer=pybullet.ER_BULLET_HARDWARE_OPENGL, physicsClientId=client)[0] == 8
 """
 
+@functools.cache
+def _egl_works():
+    "Tried in a process of its own, since a driver that fails may take the process with it."
+    return bool(importlib.util.find_spec("eglRenderer")) and subprocess.run([sys.executable, "-c", _EGL], capture_output=True).returncode == 0
+
 def renderer() -> str: # "egl" or "tiny"
-    "Who draws the images on this machine. Raises `UserError` if the environment asks for something else."
-    if "THINKACT_RENDERER" not in os.environ:
-        gpu = Path("/dev/nvidia0").exists() and importlib.util.find_spec("eglRenderer")
-        works = gpu and subprocess.run([sys.executable, "-c", _EGL], capture_output=True).returncode == 0  # a driver that fails may take the process with it
-        os.environ["THINKACT_RENDERER"] = "egl" if works else "tiny"  # worker processes inherit it
-    check_name("renderer in THINKACT_RENDERER", name := os.environ["THINKACT_RENDERER"], ("egl", "tiny"))
+    "Who draws the images. Raises `UserError` if the environment asks for what this machine has not got."
+    check_name("renderer in THINKACT_RENDERER", name := os.environ.get("THINKACT_RENDERER", "tiny"), ("egl", "tiny"))
+    if name == "egl" and not _egl_works(): raise UserError("THINKACT_RENDERER=egl, but no GPU driver draws here: leave it out, and the CPU draws")
     return name
 
 # %% ../nbs/01_sim.ipynb #57f2b635

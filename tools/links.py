@@ -1,10 +1,22 @@
-"""Writes the user, repository and branch of settings.ini into badges, links and install lines; with --check, says whether they are there.
-What stands there now is read off the Colab badge of 00_env."""
+"""Writes into the notebooks what is the same in all: user, repository and branch of settings.ini in badges and links, the install cell, and the
+cell that names the run. With --check, says whether it is there. What stands in the links now is read off the Colab badge of 00_env."""
+import json
 import re
 import sys
-from pathlib import Path
 
 from nbdev.config import get_config
+
+INSTALL = '''#| hide
+#| eval: false
+import os
+if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave Colab's own packages alone: 11_colab says how
+    %pip install -q --no-deps "git+https://github.com/{user}/{repo}@{branch}"
+    from thinkact_nb.colab import install; install()'''
+RUN = '''#| eval: false
+from thinkact_nb.env import Store
+RUN, HUB, RETRAIN = "run", "", False  # a folder; "name/robot" of yours on the Hub, to push to and take from; True makes again what is there
+store = Store(RUN, hub=HUB, shipped=True)'''
+SHARED = {'%pip install': INSTALL, 'RUN, HUB, RETRAIN =': RUN}  # what marks a cell, what it should be
 
 
 def places(cfg): return [*sorted(cfg.nbs_path.glob('*.ipynb')), cfg.config_path/'CONTRIBUTING.md']
@@ -17,19 +29,34 @@ def rewritten(text, old, new):
     return text.replace(f'{user}/{repo}', f'{to_user}/{to_repo}').replace(f'{user}.github.io/{repo}', f'{to_user}.github.io/{to_repo}')
 
 
+def with_shared(text, cfg):
+    "A notebook's text with its shared cells as they should be; and how many install cells it has."
+    nb, installs, other = json.loads(text), 0, False
+    for cell in (c for c in nb['cells'] if c['cell_type'] == 'code'):
+        source = ''.join(cell['source'])
+        for mark, template in SHARED.items():
+            if mark not in source: continue
+            should = template.replace('{user}', cfg.user).replace('{repo}', cfg.repo).replace('{branch}', cfg.branch)
+            installs, other, cell['source'] = installs + (template is INSTALL), other or source != should, should.splitlines(keepends=True)
+    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n' if other else text, installs
+
+
 def problems(cfg, write):
-    "One line for each file whose links are not those of settings.ini, and for each notebook with no badge of its own; `write` mends the links."
+    "One line for each file whose links or shared cells are not as they should be; `write` mends them."
     badge = r'research\.google\.com/github/([\w.-]+)/([\w.-]+)/blob/([\w.-]+)/nbs/'
     found = re.search(badge, (cfg.nbs_path/'00_env.ipynb').read_text(encoding='utf-8'))
     if not found: return ['nbs/00_env.ipynb: no Colab badge; its first cell should be one']
     new, out = (cfg.user, cfg.repo, cfg.branch), []
     for path in places(cfg):
         text, name = path.read_text(encoding='utf-8'), path.relative_to(cfg.config_path).as_posix()
-        mended = rewritten(text, found.groups(), new)
-        if re.match(r'\d\d_', path.name) and not re.search(badge + path.name, text): out.append(f'{name}: no Colab badge of its own')
+        mended, installs = rewritten(text, found.groups(), new), 1
+        if path.suffix == '.ipynb': mended, installs = with_shared(mended, cfg)
+        if re.match(r'\d\d_', path.name):
+            if not re.search(badge + path.name, text): out.append(f'{name}: no Colab badge of its own')
+            if installs != 1: out.append(f'{name}: {installs} install cells; it should have one')
         if mended == text: continue
         if write: path.write_text(mended, encoding='utf-8')
-        else: out.append(f'{name}: links are not those of settings.ini; run `make export`')
+        else: out.append(f'{name}: links or shared cells are not those of settings.ini and tools/links.py; run `make export`')
     return out
 
 

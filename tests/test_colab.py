@@ -1,0 +1,143 @@
+"The wheel that is built once, what a machine must have, and the shared cells of the notebooks. The whole of it is `make test-colab`."
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hub
+import pandas as pd
+import pytest
+import torch
+from thinkact_nb import colab, env, evaluate, model, sim
+from thinkact_nb.env import PROFILES, SHIPPED, Store, UserError, get_profile, kept
+
+ROOT = Path(__file__).parent.parent
+KEPT = '''
+import sys
+from pathlib import Path
+from thinkact_nb import colab
+def build(folder):
+    wheel = folder / sys.argv[1]
+    wheel.write_bytes(b"built")
+    wheel.with_name(wheel.name + ".sha256").write_text(__import__("hashlib").sha256(b"built").hexdigest())
+    return wheel
+colab.build = build
+folder = Path(sys.argv[2]); folder.mkdir()
+print(colab.pybullet_wheel(folder).read_bytes())
+'''
+
+
+@pytest.fixture
+def wheel_name():
+    tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
+    name = f'pybullet-3.2.7-{tag}-{tag}-linux_x86_64.whl'
+    return name if colab.fits(name) else name.replace('x86_64', os.uname().machine)
+
+
+def fetched(here, folder, name, hub_, token='hf_good'):
+    done = subprocess.run([sys.executable, '-c', KEPT, name, folder], capture_output=True, text=True, env=os.environ | hub.client(hub_, here/'hf', token) | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_wheel_is_built_once_and_comes_back_checked(tmp_path, wheel_name):
+    server = hub.serve()
+    first = fetched(tmp_path, tmp_path/'a', wheel_name, server)
+    assert 'building PyBullet' in first and 'kept for the next notebook in tester/thinkact-wheels on the Hub' in first
+    assert server.repository('tester/thinkact-wheels').private
+    second = fetched(tmp_path, tmp_path/'b', wheel_name, server)
+    assert 'PyBullet comes from tester/thinkact-wheels on the Hub, checked' in second and 'building' not in second and "b'built'" in second
+
+
+def test_a_wheel_that_is_not_the_one_that_was_kept_is_built_anew(tmp_path, wheel_name):
+    server = hub.serve()
+    fetched(tmp_path, tmp_path/'a', wheel_name, server)
+    server.repository('tester/thinkact-wheels').files[wheel_name] = b'tampered with'
+    again = fetched(tmp_path, tmp_path/'b', wheel_name, server)
+    assert 'is not the one that was kept: it is not used' in again and "b'built'" in again
+
+
+def test_without_a_login_or_with_a_hub_that_refuses_the_wheel_is_built(tmp_path, wheel_name):
+    assert 'To keep it for the next notebook, mount Google Drive or log in' in fetched(tmp_path, tmp_path/'a', wheel_name, hub.serve(), token='')
+    refusing = hub.serve(refuse=lambda method, path: 503 if 'thinkact-wheels' in path or path.endswith('create') else None)
+    assert "b'built'" in fetched(tmp_path, tmp_path/'b', wheel_name, refusing)
+
+
+def test_a_wheel_for_another_python_does_not_fit(wheel_name):
+    assert not colab.fits(wheel_name.replace(f'cp{sys.version_info[0]}{sys.version_info[1]}', 'cp39'))
+    assert not colab.fits(wheel_name.replace(os.uname().machine, 'riscv'))
+
+
+def test_everything_is_held_but_what_may_change():
+    here = colab.installed()
+    rules = dict(rule.split('==') for rule in colab.held(here))
+    assert rules['torch'] == here['torch'] and rules['numpy'] == here['numpy']
+    assert not rules.keys() & {*colab.MAY_CHANGE, 'thinkact-nb'}
+    assert rules.keys() | {*colab.MAY_CHANGE, 'thinkact-nb'} >= here.keys()
+
+
+def test_what_the_install_cell_installs_is_what_settings_say():
+    names = {r.split('>')[0].split('<')[0].split('=')[0].split('!')[0] for r in colab.requirements()}
+    assert {'torch', 'trl', 'optuna', 'pybullet'} <= names and not names & {'nbdev', 'ray', 'ipywidgets', 'pytest'}
+
+
+def test_each_notebook_has_the_same_install_cell_and_a_changed_one_is_found():
+    sys.path.insert(0, str(ROOT/'tools'))
+    import links
+    from nbdev.config import get_config
+    cfg = get_config(cfg_name='settings.ini', path=ROOT)
+    for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
+        text = path.read_text(encoding='utf-8')
+        assert links.with_shared(text, cfg) == (text, 1), path.name
+        changed = text.replace('from thinkact_nb.colab import install; install()', 'import thinkact_nb')
+        assert links.with_shared(changed, cfg)[0] != changed
+
+
+class Gpu:
+    "As much of torch.cuda as is asked."
+    def __init__(self, total, free, major=7): self.total, self.free, self.properties = total, free, type('P', (), dict(name='T4', total_memory=total, major=major))
+    def put(self, monkeypatch):
+        for name, value in dict(is_available=lambda: bool(self.total), mem_get_info=lambda: (self.free, self.total), memory_reserved=lambda: 0, get_device_properties=lambda _: self.properties).items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.mark.parametrize('gpu, profile, says', [
+    (Gpu(0, 0), 't4', 'Runtime → Change runtime type → T4 GPU'),
+    (Gpu(8e9, 8e9), 't4', 'needs a GPU with 14 GB and this one has 8.0: take a smaller profile'),
+    (Gpu(25e9, 25e9), 'large', "bfloat16, which this GPU has not got: take the profile 't4'"),
+    (Gpu(15.8e9, 9e9), 't4', 'something else holds 6.8 of the GPU'),
+])
+def test_a_machine_that_cannot_hold_the_model_is_told_so(monkeypatch, gpu, profile, says):
+    gpu.put(monkeypatch)
+    with pytest.raises(UserError, match=says.replace('.', r'\.')): model.load_base(get_profile(profile))
+
+
+def test_a_full_disk_is_seen_before_the_download(monkeypatch):
+    Gpu(15.8e9, 15.5e9).put(monkeypatch)
+    monkeypatch.setattr(model.shutil, 'disk_usage', lambda _: type('D', (), dict(free=3e9)))
+    with pytest.raises(UserError, match='takes 1[0-9] GB of disk and 3 are free'): model.check_machine(get_profile('t4'))
+    monkeypatch.setattr(model.shutil, 'disk_usage', lambda _: type('D', (), dict(free=90e9)))
+    model.check_machine(get_profile('t4'))
+
+
+def test_a_notebook_shows_one_line_of_a_user_error():
+    from IPython.core.interactiveshell import InteractiveShell
+    import io
+    from contextlib import redirect_stdout
+    with redirect_stdout(said := io.StringIO()): InteractiveShell().run_cell('from thinkact_nb.env import get_profile; get_profile("huge")')
+    assert said.getvalue().strip() == "unknown profile 'huge': choose from tiny, t4, large"
+
+
+def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_path):
+    store = Store(tmp_path/'run', get_profile('tiny'), shipped=True)
+    long = pd.read_parquet(kept('episodes.parquet'))
+    rows = long[(long.level == 'L0') & (long.arm == 'ppo')].head(4)
+    for stage in ('sft', 'rl/ppo'):
+        assert env.damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
+        with pytest.raises(UserError, match='run `thinkact'): Store(tmp_path/'run').require(stage, 'adapter_config.json')
+    scenes = [sim.make_scene(*key) for key in rows[['task', 'level', 'seed']].itertuples(index=False)]
+    done = evaluate.act(store, 'ppo', scenes, sim.SimPool(0))
+    assert done.output.tolist() == rows.output.tolist() and done.success.tolist() == rows.success.tolist()
+    assert not (store.run/'rl').exists()

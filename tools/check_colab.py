@@ -1,0 +1,140 @@
+"""Every notebook alone, as on Colab: on Python 3.12 with the versions that Colab publishes (tests/colab.txt), each on a machine of its own, which is a
+copy of that image, in an empty folder, in a real Jupyter kernel, all cells, in shuffled order, with a Hub on 127.0.0.1. The install cell gets the wheel
+of this checkout instead of GitHub's, and HUB a repository in which a small run was begun; nothing else differs. Then some of them once more on fresh
+machines, which must go on from what was pushed. The table of results goes into CONTRIBUTING.md."""
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from nbdev.config import get_config
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT/'tests'), str(ROOT/'tools')]
+import hub as loopback
+import links
+from thinkact_nb.colab import MAY_CHANGE
+
+HERE, REPOSITORY = ROOT/'.colab', 'tester/robot'
+AGAIN = ('04_sft', '06_ppo', '07_eval')  # what goes on from the Hub on a second machine
+BEGIN = """import sys
+from dataclasses import replace
+from thinkact_nb.env import Store, get_profile
+small = replace(get_profile("tiny"), demonstrations=45, sft_epochs=1, rl_updates=1, rl_batch=18, rl_micro_batch=9, eval_scenes=9, max_new_tokens=48)
+Store(sys.argv[1], small, sys.argv[2]).finish()"""
+EXECUTE = """import json, sys, nbformat
+from nbclient import NotebookClient
+nb = nbformat.read(sys.argv[1], 4)
+client = NotebookClient(nb, timeout=1800, kernel_name="python3", resources=dict(metadata=dict(path=sys.argv[2])))
+try: client.execute()
+finally: nbformat.write(nb, sys.argv[3])"""
+LIST = 'import importlib.metadata, json; print(json.dumps({d.metadata["Name"].lower().replace("_", "-"): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}))'
+
+
+def run(*words, **settings): return subprocess.run([str(w) for w in words], check=True, text=True, **settings)
+
+
+def image(python):
+    "A Python with Colab's packages, made once."
+    if (HERE/'image'/'ready').exists(): return
+    shutil.rmtree(HERE/'image', ignore_errors=True)
+    run(python, '-m', 'venv', HERE/'image')
+    run(HERE/'image/bin/python', '-m', 'pip', 'install', '-q', 'pip==24.1.2')
+    run(HERE/'image/bin/python', '-m', 'pip', 'install', '-q', '-r', ROOT/'tests/colab.txt')
+    (HERE/'image'/'ready').touch()
+
+
+class Failed(Exception): "What went wrong on a machine."
+
+
+def text_of(nb): return '\n'.join(''.join(o.get('text', '')) for c in nb['cells'] for o in c.get('outputs', ()))
+
+
+@dataclass
+class Bench:
+    "What all machines share."
+    wheel: Path
+    hub: object
+
+    def environment(self, home):
+        kept = {k: v for k, v in os.environ.items() if k in ('PATH', 'LANG') or k.startswith(('PIP_', 'SSL', 'REQUESTS'))}
+        return kept | loopback.client(self.hub, home/'hf') | dict(HOME=str(home), COLAB_RELEASE_TAG='release-colab', COLAB_GPU='', IN_TEST='1', JUPYTER_PLATFORM_DIRS='1', OMP_NUM_THREADS='1',
+                                                                  PIP_CACHE_DIR=str(HERE/'pip'), TOKENIZERS_PARALLELISM='false')
+
+    def machine(self, name):
+        "Run a notebook on a fresh machine: what it printed, seconds, seconds of the install cell, packages replaced."
+        home, python, start = HERE/'home', HERE/'machine/bin/python', time.monotonic()
+        for folder in (home, HERE/'machine'): shutil.rmtree(folder, ignore_errors=True)
+        run('cp', '-al', HERE/'image', HERE/'machine')
+        (work := home/'content').mkdir(parents=True)
+        text = (ROOT/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8')
+        nb, cfg = json.loads(text), get_config()
+        for cell in nb['cells']:
+            source = ''.join(cell['source']).replace(f'git+{cfg.git_url}@{cfg.branch}', str(self.wheel))
+            cell['source'] = source.replace('RUN, HUB, RETRAIN = "run", ""', f'RUN, HUB, RETRAIN = "run", "{REPOSITORY}"')
+            if cell['cell_type'] == 'code': cell['outputs'] = []
+        (home/'in.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+        before = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
+        done = subprocess.run([python, '-c', EXECUTE, home/'in.ipynb', work, HERE/f'{name}.out.ipynb'], env=self.environment(home), capture_output=True, text=True)
+        if done.returncode: raise Failed(done.stderr[-3000:])
+        after = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
+        changed = {k: (v, after.get(k)) for k, v in before.items() if after.get(k) != v}
+        if wrong := changed.keys() - set(MAY_CHANGE): raise Failed(f'the install cell replaced {", ".join(sorted(wrong))}')
+        said = text_of(json.loads((HERE/f'{name}.out.ipynb').read_text()))
+        return said, round(time.monotonic() - start), int(re.search(r'ready after (\d+) s', said)[1]), changed
+
+
+def table(rows, python, packages):
+    lines = [f'Last run: {date.today()}, Python {python}, {packages["torch"]} of torch kept, {len(rows)} machines, all passed.', '', '| notebook | machine | install, s | in all, s | PyBullet |', '|---|---|---|---|---|']
+    return '\n'.join(lines + [f'| {name} | {which} | {install} | {seconds} | {pybullet} |' for name, which, install, seconds, pybullet in rows])
+
+
+def main(
+    names: tyro.conf.Positional[tuple[str, ...]] = (),  # notebooks without .ipynb; none: all
+    python: str = 'python3.12',      # for the image
+    seed: int = 0,                   # of the order
+    write: Annotated[bool, tyro.conf.arg(help='put the table into CONTRIBUTING.md')] = False,
+):
+    image(python)
+    shutil.rmtree(HERE/'dist', ignore_errors=True)
+    run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', HERE/'dist', ROOT)
+    bench = Bench(next((HERE/'dist').glob('*.whl')), loopback.serve())
+    shutil.rmtree(HERE/'begun', ignore_errors=True)
+    run(sys.executable, '-c', BEGIN, HERE/'begun'/'run', REPOSITORY, env=os.environ | loopback.client(bench.hub, HERE/'begun'/'hf') | dict(PYTHONPATH=str(ROOT)))
+    order, rows = sorted(names) or [p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))], []
+    failed = []
+    random.Random(seed).shuffle(order)
+    version = run(HERE/'image/bin/python', '-V', capture_output=True).stdout.split()[1]
+    for which, some in (('first', order), ('second', [n for n in AGAIN if n in order])):
+        for name in some:
+            commits = len(bench.hub.repository(REPOSITORY).commits)
+            try: said, seconds, install, changed = bench.machine(name)
+            except Failed as e:
+                print(f'{name} on the {which} machine: {e}', flush=True)
+                failed.append(name)
+                continue
+            pybullet = 'from the Hub' if 'PyBullet comes from' in said else 'built'
+            rows.append((name, which, install, seconds, pybullet))
+            print(f'{name:10} {which:6} {seconds:5} s, install {install} s, PyBullet {pybullet}, replaced {", ".join(f"{k} {a} → {b}" for k, (a, b) in changed.items())}', flush=True)
+            if which == 'first': continue
+            new = {title for title, _ in bench.hub.repository(REPOSITORY).commits[commits:]} - {'eval'}
+            if f'from {REPOSITORY}' not in said or new:
+                print(f'{name}: the second machine ' + (f'made again what was there: {new}' if new else 'took nothing from the Hub'))
+                failed.append(name)
+    if failed: sys.exit(f'failed: {", ".join(failed)}')
+    print(found := table(rows, version, dict(torch='2.10.0')))
+    if write:
+        text = (file := ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
+        file.write_text(re.sub(r'(?s)(<!-- test-colab -->\n).*?(<!-- end -->)', lambda m: f'{m[1]}{found}\n{m[2]}', text), encoding='utf-8')
+
+
+if __name__ == '__main__': tyro.cli(main)
