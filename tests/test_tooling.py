@@ -1,4 +1,5 @@
 "The tools around the notebooks, on a tiny project of two notebooks."
+import ast
 import json
 import os
 import re
@@ -194,3 +195,22 @@ def test_the_korean_readme_has_the_same_commands_and_links():
     commands = lambda text: re.findall(r'^\| `(thinkact [^`]*)` \|', text, re.M)
     notebooks = lambda text: re.findall(r'^\| \[(\w+)\]', text, re.M)
     for same in (blocks, commands, notebooks): assert same(english) == same(korean) and same(english)
+
+
+def bound(tree):
+    "Names that a cell binds in the notebook's namespace, imports left out."
+    inner = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    if isinstance(tree, (ast.FunctionDef, ast.ClassDef)): return {tree.name}
+    if isinstance(tree, inner): return {n.target.id for n in ast.walk(tree) if isinstance(n, ast.NamedExpr)}
+    own = {tree.id} if isinstance(tree, ast.Name) and isinstance(tree.ctx, ast.Store) else set()
+    return own.union(*map(bound, ast.iter_child_nodes(tree)))
+
+
+@pytest.mark.parametrize('path', sorted((ROOT/'nbs').glob('[0-9]*.ipynb')), ids=lambda p: p.stem)
+def test_no_lesson_rebinds_what_its_notebook_exports(path):
+    "Else a cell further down, which only Colab runs, meets the lesson's value."
+    cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+    parsed = [(ast.parse(re.sub(r'(?m)^(\s*)[%!].*', r'\1pass', s)), '#| export' in s) for s in cells]
+    exported, lessons = (set().union(*(bound(tree) for tree, e in parsed if e == wanted)) for wanted in (True, False))
+    patched = {node.name for tree, e in parsed if e for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)}
+    assert not (exported - patched) & lessons
