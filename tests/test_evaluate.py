@@ -94,7 +94,7 @@ def test_committed_tables_are_what_physics_says(name):
 
 
 def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path, capsys):
-    page, rows = (TABLES.parent/'gallery.html').read_text(), pd.read_parquet(TABLES/'episodes.parquet')
+    page, rows = (TABLES.parents[1]/'nbs'/'gallery.html').read_text(), pd.read_parquet(TABLES/'episodes.parquet')
     cases = ev.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
     expected = [case for change in ('gained', 'lost') for case in cases[cases.change == change].head(10).itertuples()]
     commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)

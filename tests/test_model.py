@@ -346,6 +346,7 @@ def test_refusal_says_what_to_do(error, said, monkeypatch):
     "Guard: `_fetch`: one line with the remedy and the mirror, for the processor and for the weights."
     def refuse(*args, **kwargs): raise error
     for where in ('hf_hub_download', 'snapshot_download'): monkeypatch.setattr(f'transformers.utils.hub.{where}', refuse)
+    monkeypatch.setattr(m, 'check_machine', lambda profile: None)  # as on a machine with a GPU
     profile = replace(get_profile('t4'), model='google/gemma-3n-E2B-it')
     for load in (m.load_processor, m.load_base):
         with pytest.raises(UserError) as stop: load(profile)

@@ -108,7 +108,7 @@ def load_processor(
     processor.image_processor.size = dict(height=profile.image_size, width=profile.image_size)
     return processor
 
-# %% ../nbs/03_model.ipynb #0dc31282
+# %% ../nbs/03_model.ipynb #5d002708
 SKIP = ["lm_head", "model.audio_tower", "model.vision_tower", "model.embed_vision", "model.embed_audio", "prediction_coefs", "correction_coefs", "modality_router"]
 
 def keep_memory():
@@ -125,8 +125,8 @@ def free_memory():
 def check_machine(
     profile:Profile
 ):
-    "Raise a `UserError` that says what to do, if this machine cannot hold a profile's model."
-    if profile.model == "standin": return
+    "Raise a `UserError` that says what to do, if this machine cannot hold Gemma."
+    if profile.name not in GPU_MEMORY or Path(profile.model).exists(): return
     asks, (free, total) = f"profile {profile.name!r} needs", torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
     if not total: raise UserError(f"{asks} an NVIDIA GPU and there is none here: on Colab choose Runtime → Change runtime type → T4 GPU, or take the profile 'tiny'")
     if total < GPU_MEMORY[profile.name] * 1e9: raise UserError(f"{asks} a GPU with {GPU_MEMORY[profile.name]} GB and this one has {total / 1e9:.1f}: take a smaller profile")
