@@ -105,7 +105,7 @@ def act(
         episodes += rollout(model, processor, store.profile, scenes[i:i + step], pool, name, starts=starts and starts[i:i + step], seed=seed)
     return episode_table(episodes).assign(weights=weights, **protocol)
 
-# %% ../nbs/07_eval.ipynb #ba579d67
+# %% ../nbs/07_eval.ipynb #4d0fd823
 def _keep(file, rows):
     "Put rows in a table on disk: the same arm's rows on the same scenes, or of other weights, go."
     if file.exists():
@@ -138,6 +138,7 @@ def evaluate(
     "The episodes of every arm on the same scenes, kept in `eval/episodes.parquet`. Raises `UserError` on an arm that is unknown or not trained."
     from thinkact_nb.model import fingerprint
     check_arms(arms)
+    if resume: store.has("eval", "episodes.parquet")  # on a fresh machine, from the Hub
     adapters, out, file = {arm: adapter_of(store, arm) for arm in arms}, [], store.path("eval") / "episodes.parquet"
     for arm in arms:
         weights = "" if arm in ("expert", "random") else fingerprint(store.profile, adapters[arm])
