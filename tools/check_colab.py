@@ -94,7 +94,7 @@ class Bench:
 
 
 def table(rows, python, packages):
-    lines = [f'Last run: {date.today()}, Python {python}, {packages["torch"]} of torch kept, {len(rows)} machines, all passed.', '', '| notebook | machine | install, s | in all, s | PyBullet |', '|---|---|---|---|---|']
+    lines = [f'Last run: {date.today()}, Python {python}, torch {packages["torch"]} kept, {len(rows)} machines, all passed.', '', '| notebook | machine | install, s | in all, s | PyBullet |', '|---|---|---|---|---|']
     return '\n'.join(lines + [f'| {name} | {which} | {install} | {seconds} | {pybullet} |' for name, which, install, seconds, pybullet in rows])
 
 
@@ -131,7 +131,7 @@ def main(
                 print(f'{name}: the second machine ' + (f'made again what was there: {new}' if new else 'took nothing from the Hub'))
                 failed.append(name)
     if failed: sys.exit(f'failed: {", ".join(failed)}')
-    print(found := table(rows, version, dict(torch='2.10.0')))
+    print(found := table(rows, version, json.loads(run(HERE/'image/bin/python', '-c', LIST, capture_output=True).stdout)))
     if write:
         text = (file := ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
         file.write_text(re.sub(r'(?s)(<!-- test-colab -->\n).*?(<!-- end -->)', lambda m: f'{m[1]}{found}\n{m[2]}', text), encoding='utf-8')
