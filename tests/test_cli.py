@@ -63,7 +63,7 @@ def test_help_of_each_command(command, capsys):
     (['data', '--n', 'many'], "'many' is not a whole number"),
     (['data', '--n'], 'Missing value'),
     (['data', '--seed', '-1'], 'give 0 or more'),
-    (['data', '--profile', 'huge'], 'choose from tiny, t4, large'),
+    (['data', '--profile', 'huge'], 'choose from tiny, t4, large, gemma4'),
     (['data', '--tasks', 'put_on', 'juggle'], "unknown task 'juggle'"),
     (['data', '--levels', 'L0', 'L4'], 'it is for evaluation'),
     (['data', '--levels', 'L0,L9'], "unknown level 'L9'"),

@@ -126,7 +126,7 @@ def test_a_notebook_shows_one_line_of_a_user_error():
     code = 'from thinkact_nb.env import get_profile; get_profile("huge")'
     env = {k: v for k, v in os.environ.items() if k != 'VIRTUAL_ENV'} | dict(PYTHONPATH=str(ROOT))
     done = subprocess.run([sys.executable, '-m', 'IPython', '--colors=NoColor', '-c', code], capture_output=True, text=True, env=env)
-    assert (done.stdout + done.stderr).strip() == "unknown profile 'huge': choose from tiny, t4, large"
+    assert (done.stdout + done.stderr).strip() == "unknown profile 'huge': choose from tiny, t4, large, gemma4"
 
 
 def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_path):

@@ -95,7 +95,7 @@ class Profile:
     eval_scenes: int           # test scenes per arm
     eval_batch: int            # texts generated at once
 
-# %% ../nbs/00_env.ipynb #da38da41
+# %% ../nbs/00_env.ipynb #0ac43e2f
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; steps are counted so that the demo ends in ten minutes.
     Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
@@ -106,9 +106,12 @@ PROFILES = {p.name: p for p in (
             rl_updates=40, rl_batch=32, rl_micro_batch=4, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16),
     # Gemma 3n E4B on 24 GB and more, in bfloat16.
     Profile("large", "unsloth/gemma-3n-E4B-it", "bfloat16", 256, 200, lora_rank=32, demonstrations=4000, sft_batch=16, sft_micro_batch=4, sft_epochs=1, sft_learning_rate=2e-4,
-            rl_updates=100, rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32))}
+            rl_updates=100, rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32),
+    # Gemma 4 E2B, under the Apache licence, with the numbers of t4: the second family that 03 loads.
+    Profile("gemma4", "google/gemma-4-E2B-it", "float16", 256, 200, lora_rank=16, demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=1, sft_learning_rate=2e-4,
+            rl_updates=40, rl_batch=32, rl_micro_batch=4, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16))}
 
-GPU_MEMORY = dict(large=22, t4=14) # GB that a profile needs
+GPU_MEMORY = dict(large=22, t4=14, gemma4=14) # GB that a profile needs; of those that fit, the first is taken
 
 def get_profile(
     name:str=None # a name in `PROFILES`; None: the one that fits this machine

@@ -461,7 +461,7 @@ def scene_dataset(
         return dict(prompt=[chat(s.instruction) for s, _ in found], image=[i for _, i in found], **{k: [getattr(s, k) for s, _ in found] for k in ("task", "level", "seed")})
     return Dataset.from_dict(dict(row=range(len(scenes)))).with_transform(fetch)
 
-# %% ../nbs/06_ppo.ipynb #4b7ab8b9
+# %% ../nbs/06_ppo.ipynb #b0eed180
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
 
 def rl_trainer(
@@ -473,6 +473,7 @@ def rl_trainer(
     tasks=tuple(TASKS),
     levels=("L0",),
     weights:RewardWeights=RewardWeights(),
+    callbacks=(),           # more of transformers' callbacks
     **settings              # fields of `PPOConfig` to change
 ) -> PPOTrainer:
     "A trainer that starts from the SFT adapter. Raises `UserError` on bad input."
@@ -490,7 +491,7 @@ def rl_trainer(
     ledger = Ledger(store, pool, processor.tokenizer, config, weights)
     if config.curriculum: scenes = Curriculum(scenes, per_update, ledger)
     trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size), processing_class=processor,
-                         callbacks=[ledger, Bar(ledger.stage, "update", config.logging_steps, ("success", "reward"))])
+                         callbacks=[ledger, Bar(ledger.stage, "update", config.logging_steps, ("success", "reward")), *callbacks])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -501,7 +502,7 @@ def train_rl(
     seed:int=0,
     resume:bool=False,      # True: go on from the newest whole checkpoint, if there is one
     updates:int=None,       # None: the profile's
-    **settings              # tasks, levels, weights, and fields of `PPOConfig` to change
+    **settings              # tasks, levels, weights, callbacks, and fields of `PPOConfig` to change
 ) -> pd.DataFrame: # one row per update
     "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
     with warnings.catch_warnings():

@@ -9,21 +9,22 @@ __all__ = ['RL', 'SIDE', 'PANEL', 'CAPTION', 'TITLE', 'CSS', 'RATES', 'RL_CURVES
            'check_scenes', 'first_scene', 'Common', 'Simulated', 'Scenes', 'timed', 'complete', 'Env', 'Data', 'Sft',
            'Ppo', 'say_rates', 'check_new_tasks', 'Eval', 'Tune', 'Report', 'Act', 'Demo', 'parse', 'main']
 
-# %% ../nbs/09_report.ipynb #04bc62d1
+# %% ../nbs/09_report.ipynb #600b9bf8
 import base64, contextlib, errno, html, io, json, os, re, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from .env import MAKES, PROFILES, SPLIT_SIZE, SPLITS, Store, UserError, check_name, get_profile, hardware, kept, quiet, rank, say, split_of
+from .env import MAKES, PROFILES, SHIPPED, SPLIT_SIZE, SPLITS, Store, UserError, check_name, get_profile, hardware, kept, quiet, rank, say, split_of
 
-# %% ../nbs/09_report.ipynb #f0a0135e
+# %% ../nbs/09_report.ipynb #e72a31c1
 def read_log(
     store:Store,
     stage:str # a name in `MAKES`
 ) -> list[dict]: # one entry per logged step; empty if there is no log
-    "What training wrote along the way."
+    "What training wrote along the way; the long run's, if the run has not got that and takes what is `shipped`."
     file = store.run / stage / "log.json"
+    if store.shipped and not file.exists(): file = SHIPPED / stage / "log.json"
     return json.loads(file.read_text()) if file.exists() else []
 
 def read_table(
@@ -36,52 +37,56 @@ def read_table(
     if not store.has("eval", "episodes.parquet") and store.shipped: file = say(f"no episodes in {store.run}, so those of the stand-in's long run") or kept(f"{name}.parquet")
     return pd.read_parquet(file) if file.exists() else None
 
-# %% ../nbs/09_report.ipynb #c7741837
+# %% ../nbs/09_report.ipynb #f85dfdb4
 RL = ("ppo", "grpo", "rloo", "ppo+credit", "ppo+short")
 
 def headline(
     comparisons:list[dict], # from `findings`
     arms:list[dict]
 ) -> str:
-    "The first sentence: SFT against RL if both are there, else what is there."
-    main = [c for c in comparisons if c["a"] == "sft" and c["b"] in RL]
+    "The first sentence: SFT against RL if both are there, on the first level, else what is there."
+    main = [c for c in comparisons if c["a"] == "sft" and c["b"].split()[0] in RL]
     if main: return main[0]["sentence"]
     return "No RL policy was evaluated with SFT on the same scenes yet. " + "; ".join(f"{a['arm']}: {a['successes']} of {a['n']}" for a in arms) + "."
 
 def costs(
     store:Store
 ) -> list[dict]: # stage, minutes, what was done
-    "What each stage took, as the command line measured it."
+    "What each stage took, as the command line measured it; else what the logs of RL add up to."
     file = store.run / "costs.json"
-    return [dict(stage=k, **v) for k, v in json.loads(file.read_text()).items()] if file.exists() else []
+    if file.exists(): return [dict(stage=k, **v) for k, v in json.loads(file.read_text()).items()]
+    seconds = {a: sum(v for e in log for k, v in e.items() if k.startswith("seconds_") and v) for a in RL if (log := read_log(store, f"rl/{a}"))}
+    return [dict(stage=f"rl/{a}", minutes=round(s / 60, 1), done=f"{len(read_log(store, f'rl/{a}'))} updates") for a, s in seconds.items()]
 
-# %% ../nbs/09_report.ipynb #ee7d935b
+# %% ../nbs/09_report.ipynb #b9756641
 def findings(
     store:Store
 ) -> dict:
     "Everything the report says, computed from the run folder. Raises `UserError` if nothing was evaluated."
-    from thinkact_nb.evaluate import compare, compare_all, rates, think_change
+    from statsmodels.stats.multitest import multipletests
+    from thinkact_nb.evaluate import compare, rates, think_change
     if not store.shipped: store.require("eval", "episodes.parquet")
     table, forced = read_table(store), read_table(store, "interventions")
-    there = list(table.arm.unique())
-    pairs = [p for p in [*(("sft", algo) for algo in RL), ("base", "sft"), ("random", "sft")] if set(p) <= set(there)]
-    compared = [asdict(c := compare(table, a, b)) | dict(sentence=str(c)) for a, b in pairs]
-    for c, p in zip(compared, compare_all(table, pairs).p_holm if pairs else []): c["p_holm"] = float(p)
+    there, by_level = list(table.arm.unique()), dict(list(table.groupby("level")))
+    pairs = [p for p in [*(("sft", a) for a in there if a.split()[0] in RL), ("base", "sft"), ("random", "sft"), ("sft-nothink", "sft")] if set(p) <= set(there)]
+    compared = [asdict(c := compare(rows, a, b)) | dict(level=level, sentence=f"{level}: {c}" if len(by_level) > 1 else str(c)) for a, b in pairs for level, rows in by_level.items() if {a, b} <= set(rows.arm)]
+    for c, p in zip(compared, multipletests([c["p"] for c in compared], method="holm")[1] if compared else []): c["p_holm"] = float(p)
     plain = lambda frame: json.loads(frame.to_json(orient="records"))
     means = table.groupby("arm", sort=False)[["reward", "r_success", "r_efficiency", "r_safety", "think_tokens", "action_tokens", "grounding", "contact_force", "dropped"]].mean()
-    arms = plain(rates(table))
-    protocol = f"Scenes of the {', '.join(sorted({split_of(int(s)) for s in table.seed}))} split; tasks {', '.join(table.task.unique())}; levels {', '.join(table.level.unique())}; one greedy text per scene; the same scenes for arms that are compared."
+    arms = plain(rates(table, ["level"]))
+    protocol = f"Scenes of the {', '.join(sorted({split_of(int(s)) for s in table.seed}))} split; tasks {', '.join(table.task.unique())}; levels {', '.join(by_level)}; one greedy text per scene; the same scenes for arms that are compared."
     return dict(headline=headline(compared, arms), protocol=protocol, thinks=[think_change(table, *p) for p in pairs if p[0] == "sft"], standin=store.profile.model == "standin", arms=arms, by_task=plain(rates(table, ["task", "level"])), comparisons=compared,
                 interventions=[] if forced is None else plain(rates(forced)), means=plain(means.reset_index()), costs=costs(store),
                 failures=plain(table.groupby(["arm", "failure"], sort=False).size().unstack(fill_value=0).rename(columns={"": "success"}).reset_index()),
                 training=dict(sft=read_log(store, "sft")) | {a: read_log(store, f"rl/{a}") for a in RL if read_log(store, f"rl/{a}")}, study=study_rows(store),
-                provenance=json.loads((store.run / "config.json").read_text()))
+                provenance=json.loads(((store.run if store.has("eval", "episodes.parquet") else SHIPPED) / "config.json").read_text()))
 
 def study_rows(
     store:Store
 ) -> list[dict]: # one per trial; empty if there was no study
-    "The trials of the hyper-parameter study."
+    "The trials of the hyper-parameter study; those of this repository, if the run has none and takes what is `shipped`."
     file = store.run / "tune" / "trials.json"
+    if store.shipped and not file.exists(): file = kept("trials.json")
     return json.loads(file.read_text()) if file.exists() else []
 
 # %% ../nbs/09_report.ipynb #ae8bfea1
@@ -115,13 +120,13 @@ def chart(
         figure.savefig(out := io.BytesIO(), format="svg", transparent=True, metadata=dict(Date=None))
     return out.getvalue()
 
-# %% ../nbs/09_report.ipynb #7d4c8b8b
+# %% ../nbs/09_report.ipynb #2b76483d
 def rate_chart(
-    rows:list[dict] # from `findings`: arm, rate, low, high
+    rows:list[dict] # from `findings`: level, arm, rate, low, high
 ) -> bytes:
     "Success rates with their intervals."
     def draw(ax):
-        ax.errorbar([r["rate"] for r in rows], [r["arm"] for r in rows], xerr=[[r["rate"] - r["low"] for r in rows], [r["high"] - r["rate"] for r in rows]], fmt="o", capsize=4)
+        ax.errorbar([r["rate"] for r in rows], [f"{r['level']} {r['arm']}" for r in rows], xerr=[[r["rate"] - r["low"] for r in rows], [r["high"] - r["rate"] for r in rows]], fmt="o", capsize=4)
         ax.invert_yaxis(), ax.set_xlim(-.03, 1.03), ax.set_xlabel("success rate, 95 % Wilson interval")
     return chart(draw, (5.2, .7 + .3 * len(rows)))
 
@@ -265,8 +270,8 @@ def as_table(
 
 def percent(x): return "" if x is None else f"{x * 100:.0f} %"
 
-# %% ../nbs/09_report.ipynb #55a43648
-RATES = dict(arm="arm", n="scenes", successes="successes", rate=("rate", percent), low=("from", percent), high=("to", percent))
+# %% ../nbs/09_report.ipynb #d93c48a6
+RATES = dict(level="level", arm="arm", n="scenes", successes="successes", rate=("rate", percent), low=("from", percent), high=("to", percent))
 
 def _figure(drawn, alt): return f'<figure><img src="{data_uri(drawn, "image/svg+xml")}" alt="{html.escape(alt)}"></figure>'
 
@@ -294,7 +299,7 @@ def _training(training):
         if figures: parts.append(f'<h3>{html.escape(name)}</h3><div class="charts">{figures}</div>')
     return "<h2>Training</h2>" + "".join(parts) if parts else ""
 
-# %% ../nbs/09_report.ipynb #a8ecd891
+# %% ../nbs/09_report.ipynb #caa5e9c8
 def _document(title, body):
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>{CSS}</style></head><body>{body}</body></html>\n'
 
@@ -322,8 +327,8 @@ def page(
     numbers = as_table(found["means"], dict(arm="arm", reward="reward", r_success="success ±1", r_safety="safety", r_efficiency="efficiency", think_tokens="think, tokens", action_tokens="action, tokens", grounding=("true claims", percent), contact_force="contact, N", dropped=("dropped", percent)))
     failures = as_table(found["failures"], {k: k.replace("_", " ") for k in (found["failures"] or [{}])[0]})
     body = f"""<h1>thinkact_nb: what SFT taught and what RL added</h1>{banner}<p class="lead">{html.escape(found['headline'])}</p>
-<h2>Success rates</h2>{_figure(rate_chart(arms), "Success rates: " + "; ".join(f"{a['arm']} {percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})" for a in arms))}{as_table(arms, RATES)}<p>{html.escape(found['protocol'])}</p>
-<h3>By task</h3>{as_table(found['by_task'], dict(task="task", level="level") | RATES)}{"<h2>Paired comparisons</h2>" + sentences if sentences else ""}
+<h2>Success rates</h2>{_figure(rate_chart(arms), "Success rates: " + "; ".join(f"{a['level']} {a['arm']} {percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})" for a in arms))}{as_table(arms, RATES)}<p>{html.escape(found['protocol'])}</p>
+<h3>By task</h3>{as_table(found['by_task'], dict(task="task") | RATES)}{"<h2>Paired comparisons</h2>" + sentences if sentences else ""}
 {film}{examples}{forced}<h2>Why episodes failed</h2>{failures}<h2>Thinks, reward terms and contacts</h2>{"".join(f"<p>{html.escape(t)}</p>" for t in found["thinks"])}<p>Means per episode; terms before their weights.</p>{numbers}{_training(found['training'])}{study}{paid}
 <h2>Where this comes from</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>{LIMITS}"""
     return _document("thinkact_nb report", body)
@@ -397,14 +402,14 @@ def first_scene(
     if split_of(seed) != split: raise UserError(f"scene seed {seed} is of the {split_of(seed)} split: for the {split} split give {SPLITS[split]} or more, or a number below {SPLIT_SIZE} counted from there")
     return seed
 
-# %% ../nbs/09_report.ipynb #85b80bda
+# %% ../nbs/09_report.ipynb #f3598797
 def _option(metavar, default): return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 @dataclass(kw_only=True)
 class Common:
     "Options of every command."
     run: str = "runs/default"  # run folder
-    profile: Annotated[str | None, _option("NAME", "the run's own, else the one that fits this machine")] = None  # tiny, t4 or large
+    profile: Annotated[str | None, _option("NAME", "the run's own, else the one that fits this machine")] = None  # tiny, t4, large or gemma4
     seed: int = 0  # of training; for scenes, see the command
     hub: Annotated[str | None, _option("USER/REPO", "none: local only")] = None  # Hub repository to push to and, on a fresh machine, to continue from
     resume: bool = False  # continue, and skip what is complete
@@ -617,19 +622,23 @@ class Eval(Scenes):
                 if arm in RL and "sft" in arms: say_rates(pd.concat([transplant(store, *pair, scenes, pool) for pair in ((arm, "sft"), ("sft", arm))]))
         print(f"episode table: {store.run / 'eval' / 'episodes.parquet'}")
 
-# %% ../nbs/09_report.ipynb #904d3441
+# %% ../nbs/09_report.ipynb #b8f6d661
 @dataclass(kw_only=True)
 class Tune(Simulated):
     "The hyper-parameter study: every trial with its reason, its result and what was decided."
     stage: Literal["sft", "ppo"] = "ppo"  # what is tuned
     trials: int = 4  # how many more
+    n: Annotated[int | None, _option("INT", "as many as the profile's test scenes")] = None  # validation scenes
+    demonstrations: Annotated[int | None, _option("INT", "the profile's")] = None  # how many an SFT trial begins with
+    updates: Annotated[int | None, _option("INT", "the profile's")] = None  # of a PPO trial
 
     def __call__(self):
         store = self.store()
         store.require(*(("data", "train.parquet") if self.stage == "sft" else ("sft", "adapter_config.json")))
         with quiet(): from thinkact_nb.tune import Study
-        with self.workers() as pool, timed(store, "tune", f"{self.trials} trials of {self.stage}"): table = Study(store, self.stage, seed=self.seed).run(self.trials, pool)
-        for row in table.tail(self.trials).itertuples(): print(f"trial {row.trial}: {row.change}: {row.result}. {row.decision}")
+        start = dict(demonstrations=self.demonstrations) if self.demonstrations and self.stage == "sft" else {}
+        with self.workers() as pool, timed(store, "tune", f"{self.trials} trials of {self.stage}"): table = Study(store, self.stage, seed=self.seed, scenes=self.n, updates=self.updates, **start).run(self.trials, pool)
+        for row in table[table.stage == self.stage].tail(self.trials).itertuples(): print(f"trial {row.trial}: {row.change}: {row.result}. {row.decision}")
 
 @dataclass(kw_only=True)
 class Report(Common):

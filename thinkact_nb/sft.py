@@ -160,7 +160,7 @@ def only_numbers(
             with safe_globals(): torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError): return f"has a {file.name} that holds more than numbers, or less"
 
-# %% ../nbs/04_sft.ipynb #a21b470e
+# %% ../nbs/04_sft.ipynb #2d7b9a6f
 def make_trainer(
     store:Store,
     seed:int=0,
@@ -169,7 +169,8 @@ def make_trainer(
     validation:int=36, # scenes
     strict:bool=False, # True: a demonstration that cannot be used is an error
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
-    stream:str=""      # a Hub dataset to read row by row instead of the run's own demonstrations
+    stream:str="",     # a Hub dataset to read row by row instead of the run's own demonstrations
+    callbacks=()       # more of transformers' callbacks
 ) -> SFTTrainer:
     "TRL's trainer on the run's demonstrations. Raises `UserError` if there are none."
     if stream and steps < 1: raise UserError("a stream has no end: say how many --steps")
@@ -178,20 +179,20 @@ def make_trainer(
     shown = {column: demonstrations.unique(column) if not stream and column in demonstrations.column_names else known for column, known in dict(task=TASKS, level=["L0"]).items()}
     looks = Validation(store, shown["task"], shown["level"], validation)
     trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every, stage := "sft" if think else "sft-nothink"), train_dataset=conversations(demonstrations, think),
-                           eval_dataset=conversations(looks.demonstrations, think), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success"))])
+                           eval_dataset=conversations(looks.demonstrations, think), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success")), *callbacks])
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
     trainer.validation, trainer.model_accepts_loss_kwargs = looks, True  # `fuse_head` can divide by the tokens of the whole batch, however it is split
     return trainer
 
-# %% ../nbs/04_sft.ipynb #b1d6d3ca
+# %% ../nbs/04_sft.ipynb #4921968b
 def train_sft(
     store:Store,
     seed:int=0,
     resume:bool=False, # True: continue from the newest whole checkpoint, if there is one
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
-    **settings         # steps, every, validation, strict and stream of `make_trainer`
+    **settings         # steps, every, validation, strict, stream and callbacks of `make_trainer`
 ) -> pd.DataFrame: # step, loss, learning_rate, …; eval_loss and others where it was validated
     "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/`, or to `sft-nothink/`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
     stage = "sft" if think else "sft-nothink"
