@@ -1,4 +1,5 @@
 "Statistics against theory, what may not be paired, and the committed tables against physics."
+import json
 import re
 import warnings
 from pathlib import Path
@@ -103,3 +104,18 @@ def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path,
         report.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
         end = 'success' if case.change == 'gained' else 'failure: ' + case.failure_b.replace('parse', 'no valid program')
         assert f'outcome      {end}' in capsys.readouterr().out
+
+
+def test_numbers_of_the_front_page_are_those_of_the_tables():
+    cells = json.loads((TABLES.parents[1]/'nbs'/'index.ipynb').read_text())['cells']
+    text, long, forced = ''.join(''.join(c['source']) for c in cells), pd.read_parquet(TABLES/'episodes.parquet'), pd.read_parquet(TABLES/'interventions.parquet')
+    long, forced = long[long.level == 'L0'], forced[forced.level == 'L0']
+    seeds = ['ppo', 'ppo seed 1', 'ppo seed 2']
+    percent = {arm: f'{rate*100:.0f}' for found in (ev.rates(long), ev.rates(forced)) for arm, rate in zip(found.arm, found.rate)}
+    gains = [ev.compare(long, 'sft', s) for s in seeds]
+    places = {arm: ev.claim_table(long[long.arm == arm]).set_index('kind').true['place'] for arm in ('sft', 'ppo')}
+    three = lambda values: '{}, {} and {}'.format(*values)
+    for said in (f'{long[long.arm == "sft"].shape[0]} scenes of level L0', f"from {percent['sft']} % to {three(percent[s] for s in seeds)} %", f"({three(f'{c.difference*100:+.0f}' for c in gains)} points",
+                 f"true in {places['ppo']*100:.0f} % of cases instead of {places['sft']*100:.0f} %", f"it solves {percent['ppo>sft']} %", f"SFT policy's thinks, {percent['sft>ppo']} %",
+                 f"nearly as well ({percent['sft-nothink']} %)"): assert said in text, said
+    assert max(c.p for c in gains) < float(re.search(r'McNemar p < ([\d.e-]+)', text)[1])
