@@ -20,7 +20,7 @@ from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nCo
                           PreTrainedTokenizerFast, SiglipImageProcessor)
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
-from thinkact_nb.data import SAY, centimetres, counted, mention, think_of
+from thinkact_nb.data import ENGLISH, centimetres, counted, mention, think_of
 from thinkact_nb.sim import BINS, COLOURS, KNOWN, LEVELS, MOVABLE, NEW, OUTER, SIZES, TASKS, Body, Scene, Table, World, make_scene, pad_distances, solve
 
 VOCABULARY, SOFT_TOKENS, PIXELS, WIDTH, LAYERS, HEAD = 1152, 64, 128, 160, 4, 32
@@ -150,7 +150,7 @@ def batch(pictures, pick): return pictures[pick].float().div(255).contiguous(mem
 
 def questions(rng, bodies):
     "A question about a table and its true answer."
-    say = lambda kind, **words: str(rng.choice(SAY[kind])).format(**words)
+    say = lambda kind, **words: str(rng.choice(ENGLISH[kind])).format(**words)
     some, kind = [bodies[i] for i in rng.permutation(len(bodies))], rng.random()
     blocks, pads = ([b for b in some if f(b.kind)] for f in (lambda k: k in MOVABLE, lambda k: k == "pad"))
     alone = [b for b in some if sum(o.name == b.name for o in some) == 1]
