@@ -1,4 +1,5 @@
 "Statistics against theory, what may not be paired, and the committed tables against physics."
+import html
 import json
 import re
 import warnings
@@ -13,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 from thinkact_nb import evaluate as ev
 from thinkact_nb import report, sim
 from thinkact_nb.data import expert, spread
-from thinkact_nb.env import UserError
+from thinkact_nb.env import Store, UserError, get_profile
 
 TABLES = Path(__file__).parent.parent/'thinkact_nb'/'tables'
 
@@ -119,3 +120,20 @@ def test_numbers_of_the_front_page_are_those_of_the_tables():
                  f"true in {places['ppo']*100:.0f} % of cases instead of {places['sft']*100:.0f} %", f"it solves {percent['ppo>sft']} %", f"SFT policy's thinks, {percent['sft>ppo']} %",
                  f"nearly as well ({percent['sft-nothink']} %)"): assert said in text, said
     assert max(c.p for c in gains) < float(re.search(r'McNemar p < ([\d.e-]+)', text)[1])
+
+
+def test_the_committed_report_recomputes(tmp_path):
+    "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
+    found = report.findings(Store(tmp_path/'run', get_profile('tiny'), shipped=True))
+    nbs = TABLES.parents[1]/'nbs'
+    page, cells = (nbs/'long_run.html').read_text(), json.loads((nbs/'09_report.ipynb').read_text())['cells']
+    printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
+    log = found['training']['ppo']
+    charts = [report.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(report.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]
+    tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
+    for part in [html.escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
+    for c in found['comparisons']: assert c['b'] != 'ppo' or c['sentence'] in printed
+    assert len(found['study']) >= 40 and all(html.escape(t['hypothesis']) in page for t in found['study'])
+    table = pd.read_parquet(TABLES/'episodes.parquet')
+    changed = table.assign(success=table.success ^ ((table.arm == 'ppo') & (table.index % 50 == 0)))
+    assert html.escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page

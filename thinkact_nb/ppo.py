@@ -119,7 +119,7 @@ def value_loss(
     worse = torch.max((values - returns) ** 2, (moved - returns) ** 2)
     return .5 * (worse * mask).sum() / mask.sum()
 
-# %% ../nbs/06_ppo.ipynb #cd3fae4f
+# %% ../nbs/06_ppo.ipynb #5bfa8db0
 ALGORITHMS = {"ppo": dict(num_generations=1), "grpo": dict(num_generations=4, scale_rewards="group"), "rloo": dict(num_generations=4, scale_rewards="none"),
               "ppo+credit": dict(num_generations=1, credit=0.5), "ppo+short": dict(num_generations=1, efficiency=0.5)}
 
@@ -128,7 +128,7 @@ class PPOConfig(GRPOConfig):
     "TRL's settings and those of PPO."
     algorithm: str = "ppo"              # a name in `ALGORITHMS`
     gamma: float = 1.                   # discount per token
-    lam: float = 0.95                   # λ of `gae`
+    lam: float = 1.                     # λ of `gae`
     privileged: bool = True             # whether the critic is told `facts`
     value_weight: float = 0.5           # of the value loss in the loss
     value_clip: float = 0.2             # how far a value may move in one update

@@ -622,22 +622,21 @@ class Eval(Scenes):
                 if arm in RL and "sft" in arms: say_rates(pd.concat([transplant(store, *pair, scenes, pool) for pair in ((arm, "sft"), ("sft", arm))]))
         print(f"episode table: {store.run / 'eval' / 'episodes.parquet'}")
 
-# %% ../nbs/09_report.ipynb #b8f6d661
+# %% ../nbs/09_report.ipynb #eb0ab24e
 @dataclass(kw_only=True)
 class Tune(Simulated):
     "The hyper-parameter study: every trial with its reason, its result and what was decided."
     stage: Literal["sft", "ppo"] = "ppo"  # what is tuned
     trials: int = 4  # how many more
-    n: Annotated[int | None, _option("INT", "as many as the profile's test scenes")] = None  # validation scenes
+    n: Annotated[int | None, _option("INT", "as many as the profile's test scenes")] = None  # validation scenes to judge an SFT trial by
     demonstrations: Annotated[int | None, _option("INT", "the profile's")] = None  # how many an SFT trial begins with
-    updates: Annotated[int | None, _option("INT", "the profile's")] = None  # of a PPO trial
 
     def __call__(self):
         store = self.store()
         store.require(*(("data", "train.parquet") if self.stage == "sft" else ("sft", "adapter_config.json")))
         with quiet(): from thinkact_nb.tune import Study
         start = dict(demonstrations=self.demonstrations) if self.demonstrations and self.stage == "sft" else {}
-        with self.workers() as pool, timed(store, "tune", f"{self.trials} trials of {self.stage}"): table = Study(store, self.stage, seed=self.seed, scenes=self.n, updates=self.updates, **start).run(self.trials, pool)
+        with self.workers() as pool, timed(store, "tune", f"{self.trials} trials of {self.stage}"): table = Study(store, self.stage, seed=self.seed, scenes=self.n, **start).run(self.trials, pool)
         for row in table[table.stage == self.stage].tail(self.trials).itertuples(): print(f"trial {row.trial}: {row.change}: {row.result}. {row.decision}")
 
 @dataclass(kw_only=True)
