@@ -45,7 +45,7 @@ def distributions(
     return {name: FloatDistribution(*(numbers[name] * f for f in FACTORS), log=True) if choices == "rate" else CategoricalDistribution(sorted({*choices, numbers[name]}))
             for name, choices in SPACES[stage].items()}
 
-# %% ../nbs/08_tune.ipynb #ab1a82ab
+# %% ../nbs/08_tune.ipynb #96c13ac6
 SAMPLED = "near the best so far there may be better (Optuna's sampler)"
 HYPOTHESES = dict(
     sft=[({}, "the profile's numbers, to measure the others against"),
@@ -86,7 +86,7 @@ def change_text(
     after:dict
 ) -> str:
     "What a trial changes, as text."
-    return ", ".join(f"{k} {before[k]:.3g} → {v:.3g}" for k, v in after.items() if not np.isclose(v, before[k])) or "nothing"
+    return ", ".join(f"{k} {before[k]:.4g} → {v:.4g}" for k, v in after.items() if not np.isclose(v, before[k])) or "nothing"
 
 # %% ../nbs/08_tune.ipynb #68d31741
 def trial_store(
