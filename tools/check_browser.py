@@ -57,7 +57,7 @@ def launch(chromium):
 def check(tab, page, shots):
     "What is wrong with a page."
     faults, heard = [], dict(console=lambda m: m.type == 'error' and 'net::ERR_NAME_NOT_RESOLVED' not in m.text and faults.append(f'console: {m.text[:200]}'), pageerror=lambda e: faults.append(f'script: {str(e)[:200]}'),
-                             requestfailed=lambda r: r.url.startswith('file:') and faults.append(f'missing: {r.url[-80:]}'))
+                             requestfailed=lambda r: r.url.startswith('file:') and r.failure != 'net::ERR_ABORTED' and faults.append(f'missing: {r.url[-80:]}'))
     for event, hear in heard.items(): tab.on(event, hear)
     for width, scheme in ((1200, 'light'), (1200, 'dark'), (390, 'light')):
         tab.set_viewport_size(dict(width=width, height=1600)), tab.emulate_media(color_scheme=scheme)
