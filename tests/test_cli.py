@@ -81,6 +81,7 @@ def test_help_of_each_command(command, capsys):
     (['ppo', '--algo', 'dqn'], "'dqn'"),
     (['ppo', '--safety', 'nan'], 'give 0 or more'),
     (['tune', '--trials', '0'], 'give 1 or more'),
+    (['tune', '--demonstrations', '0'], 'give 1 or more'),
     (['report', '--run', 'no/such/run'], 'no run in no/such/run'),
 ], ids=lambda o: ' '.join(o) or 'nothing' if isinstance(o, list) else '')
 def test_bad_words(words, said, capfd, tmp_path, monkeypatch):

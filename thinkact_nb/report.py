@@ -402,7 +402,7 @@ def first_scene(
     if split_of(seed) != split: raise UserError(f"scene seed {seed} is of the {split_of(seed)} split: for the {split} split give {SPLITS[split]} or more, or a number below {SPLIT_SIZE} counted from there")
     return seed
 
-# %% ../nbs/09_report.ipynb #f3598797
+# %% ../nbs/09_report.ipynb #ad0375ce
 def _option(metavar, default): return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 @dataclass(kw_only=True)
@@ -420,7 +420,7 @@ class Common:
         if self.profile: check_name("profile", self.profile, PROFILES)
         if self.hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub): raise UserError(f"--hub {self.hub!r}: give USER/REPO")
         if self.seed < 0: raise UserError(f"--seed {self.seed}: give 0 or more")
-        for option in ("n", "trials", "updates", "every", "steps"):
+        for option in ("n", "trials", "updates", "every", "steps", "demonstrations"):
             if (value := getattr(self, option, None)) is not None and value < 1: raise UserError(f"--{option} {value}: give 1 or more")
         check = listed(getattr(self, "tasks", ())) + ([self.task] if hasattr(self, "task") else []), listed(getattr(self, "levels", ())) + ([self.level] if hasattr(self, "level") else [])
         if any(check): check_scenes(*check)

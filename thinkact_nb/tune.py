@@ -159,7 +159,7 @@ def adopted(
     kept = table[(table.stage == stage) & table.decision.str.startswith("adopt")] if len(table) else table
     return kept.name.iloc[-1] if len(kept) else None
 
-# %% ../nbs/08_tune.ipynb #9c963e4b
+# %% ../nbs/08_tune.ipynb #a2d8e317
 class Study:
     "Trials of one stage on a run, kept in `tune/`. Raises `UserError` if Optuna is missing or the stage is unknown."
     def __init__(self,
@@ -177,9 +177,13 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.store, self.stage, self.seed, self.steps, self.updates, self.states = store, stage, seed, steps, updates, optuna.trial.TrialState
         self.start, self.folder = {k: v for k, v in (usual(store.profile, stage) | dict(seed=seed) | start).items() if k in SPACES[stage]}, store.begin("tune")
-        self.scenes, self.space = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"]), distributions(self.start, stage)
         self.study = optuna.create_study(study_name=stage, storage=f"sqlite:///{self.folder}/study.db", direction="maximize", load_if_exists=True,
                                          pruner=optuna.pruners.PercentilePruner(75., n_startup_trials=5))
+        self.scenes, self.space = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"]), distributions(self.start, stage)
+        asked = self.start | dict(scenes=len(self.scenes), steps=steps, updates=updates)
+        if other := {k: v for k, v in self.study.user_attrs.get("begun", asked).items() if v != asked[k]}:
+            raise UserError(f"the study of {stage} in {store.run} began with {', '.join(f'{k} {v}' for k, v in other.items())}: give the same, or remove {self.folder}")
+        self.study.set_user_attr("begun", asked)
         for cut in self.study.get_trials(states=[self.states.RUNNING]): self.study.tell(cut.number, state=self.states.FAIL)
 
     def table(self) -> pd.DataFrame: # trial, name, stage, hypothesis, change, result, decision, numbers, minutes, rollouts
