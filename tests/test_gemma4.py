@@ -21,16 +21,7 @@ TEMPLATE = sorted((Path(trl.__file__).parent/'chat_templates').glob('gemma4*.jin
 EYES = [np.random.default_rng(i).integers(0, 255, (256, 256, 3), np.uint8) for i in range(2)]
 NAMES = {'<image_soft_token>': '<|image|>', '<start_of_image>': '<|image>', '<end_of_image>': '<image|>', '<audio_soft_token>': '<|audio|>', '<start_of_audio>': '<|audio>',
          '<end_of_audio>': '<audio|>', '<start_of_turn>': '<|turn>', '<end_of_turn>': '<turn|>', '<image2>': '<|video|>'}
-pytestmark = pytest.mark.skipif(not TEMPLATE, reason='this TRL ships no chat template of Gemma 4')
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.skipif(not TEMPLATE, reason='this TRL ships no chat template of Gemma 4')]
 
 
 @pytest.fixture(scope='module')

@@ -29,15 +29,7 @@ from thinkact_nb.sft import make_trainer, sft_config
 
 EYES = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8) for i in range(2)]
 TEXTS = ['<think>I see <loc03><loc60>.</think><action>pick <loc03><loc60></action>', '<think></think><action>place <loc00><loc63>; via <loc31><loc32></action>']
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

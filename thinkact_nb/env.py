@@ -8,11 +8,11 @@ __all__ = ['PACKAGES', 'PROFILES', 'GPU_MEMORY', 'SPLITS', 'SPLIT_SIZE', 'SEAL',
            'get_profile', 'split_of', 'seed_all', 'write_json', 'sha256', 'seal', 'read_seal', 'damage', 'may_pass',
            'Hub', 'connect', 'Store', 'rank', 'led', 'agreed', 'kept']
 
-# %% ../nbs/00_env.ipynb #7ff37ab5
+# %% ../nbs/00_env.ipynb #21435c8d
 import ctypes, fnmatch, hashlib, importlib.metadata, importlib.util, json, os, platform, random, shutil, subprocess, sys, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 import numpy as np
@@ -95,7 +95,7 @@ class Profile:
     eval_scenes: int           # test scenes per arm
     eval_batch: int            # texts generated at once
 
-# %% ../nbs/00_env.ipynb #0ac43e2f
+# %% ../nbs/00_env.ipynb #6303d823
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; steps are counted so that the demo ends in ten minutes.
     Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
@@ -106,10 +106,8 @@ PROFILES = {p.name: p for p in (
             rl_updates=40, rl_batch=32, rl_micro_batch=4, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16),
     # Gemma 3n E4B on 24 GB and more, in bfloat16.
     Profile("large", "unsloth/gemma-3n-E4B-it", "bfloat16", 256, 200, lora_rank=32, demonstrations=4000, sft_batch=16, sft_micro_batch=4, sft_epochs=1, sft_learning_rate=2e-4,
-            rl_updates=100, rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32),
-    # Gemma 4 E2B, under the Apache licence, with the numbers of t4: the second family that 03 loads.
-    Profile("gemma4", "google/gemma-4-E2B-it", "float16", 256, 200, lora_rank=16, demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=1, sft_learning_rate=2e-4,
-            rl_updates=40, rl_batch=32, rl_micro_batch=4, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16))}
+            rl_updates=100, rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32))}
+PROFILES["gemma4"] = replace(PROFILES["t4"], name="gemma4", model="google/gemma-4-E2B-it")  # Gemma 4 E2B, under the Apache licence: the second family that 03 loads
 
 GPU_MEMORY = dict(large=22, t4=14, gemma4=14) # GB that a profile needs; of those that fit, the first is taken
 

@@ -59,7 +59,7 @@ def claim_slots(
         file.write_text(json.dumps(config))
         return AutoTokenizer.from_pretrained(folder)
 
-# %% ../nbs/03_model.ipynb #d0ccb3df
+# %% ../nbs/03_model.ipynb #493c4fff
 def forbidden(
     config:PreTrainedConfig # of a family in `TURN_END`
 ) -> list[int]:
@@ -73,10 +73,11 @@ def check_words(
     words=WORDS
 ):
     "Raise a `UserError` unless each word is one token of the text vocabulary that is written as it is read."
+    taken = forbidden(config)
     for word in words:
         ids = tokenizer(word, add_special_tokens=False).input_ids
         if len(ids) > 1: raise UserError(f"{word} is {len(ids)} tokens to this tokenizer: give it a slot with `claim_slots`")
-        if ids[0] in forbidden(config) or ids[0] >= config.text_config.vocab_size: raise UserError(f"{word} has id {ids[0]}, which is no word to the model but images and audio or nothing: use `claim_slots`, not `add_tokens`")
+        if ids[0] in taken or ids[0] >= config.text_config.vocab_size: raise UserError(f"{word} has id {ids[0]}, which is no word to the model but images and audio or nothing: use `claim_slots`, not `add_tokens`")
         if (back := tokenizer.decode(ids, skip_special_tokens=True)) != word: raise UserError(f"{word} comes back as {back!r}: it must not be a special token")
 
 # %% ../nbs/03_model.ipynb #d1172d1a

@@ -203,7 +203,7 @@ def read_study(
     trials = [t.user_attrs for stage in sorted(get_all_study_names(storage), reverse=True) for t in load_study(study_name=stage, storage=storage).trials]
     return pd.DataFrame([t for t in trials if "decision" in t])
 
-# %% ../nbs/08_tune.ipynb #c66f935b
+# %% ../nbs/08_tune.ipynb #24b00494
 @patch
 def evidence(self:Study,
     store:Store, # of a trained trial
@@ -235,12 +235,13 @@ def standing(self:Study
     return name, self.start | (table.set_index("name").numbers[name] if name else {})
 
 @patch
-def propose(self:Study
+def propose(self:Study,
+    stands:dict # the numbers of `standing`
 ) -> tuple: # an Optuna trial and its hypothesis
     "The next written hypothesis, put to what stands; the sampler's proposal when there is none left."
     from optuna.samplers import TPESampler
     self.study.sampler = TPESampler(seed=self.seed + len(self.study.trials))
-    done, (_, stands) = {t.user_attrs.get("plan") for t in self.study.trials if "decision" in t.user_attrs}, self.standing()
+    done = {t.user_attrs.get("plan") for t in self.study.trials if "decision" in t.user_attrs}
     fixed = {k: v for k, v in stands.items() if k in CONTROLS}
     for plan, (change, why) in enumerate(HYPOTHESES[self.stage]):
         numbers = fixed if change is None else stands | {k: v * self.start[k] if SPACES[self.stage][k] == "rate" else v for k, v in change.items()}
@@ -250,11 +251,12 @@ def propose(self:Study
     self.study.enqueue_trial(fixed)
     return self.study.ask(self.space), SAMPLED
 
-# %% ../nbs/08_tune.ipynb #67fe4974
+# %% ../nbs/08_tune.ipynb #3f845ac3
 @patch
 def _try(self:Study, pool):
     "One trial."
-    (trial, why), (stands, before), start = self.propose(), self.standing(), time.monotonic()
+    (stands, before), start = self.standing(), time.monotonic()
+    trial, why = self.propose(before)
     name, numbers = f"{self.stage}-{trial.number:03d}", trial.params
     watch, state, value = Watch(trial, self.stage), self.states.COMPLETE, None
     store = trial_store(self.store, name, self.stage, numbers)
@@ -264,9 +266,8 @@ def _try(self:Study, pool):
     else:
         if watch.lost: state, result, decision = self.states.PRUNED, watch.lost, f"keep {stands}: in the lowest quarter of the trials so far"
         else:
-            self.evidence(store, name, pool).to_parquet(store.run / "episodes.parquet", index=False)
-            result, decision = judge(self.episodes(), stands, name)
-            value = float(pd.read_parquet(store.run / "episodes.parquet").success.mean())
+            (rows := self.evidence(store, name, pool)).to_parquet(store.run / "episodes.parquet", index=False)
+            (result, decision), value = judge(self.episodes(), stands, name), float(rows.success.mean())
     rollouts = sum(len(pd.read_parquet(f, columns=["seed"])) for f in store.run.glob("rl/*/rollouts.parquet"))
     for k, v in dict(trial=trial.number, name=name, stage=self.stage, hypothesis=why, change=change_text(before, numbers), result=result, decision=decision, numbers=numbers,
                      minutes=round((time.monotonic() - start) / 60, 2), rollouts=rollouts).items(): trial.set_user_attr(k, v)
