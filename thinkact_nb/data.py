@@ -30,13 +30,14 @@ def render_output(
 
 # %% ../nbs/02_data.ipynb #4099622d
 ENGLISH = dict(
-    seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.", "At {loc} is the {name}.", "At {loc} I see {a} {name}."),
+    seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.", "Here the {name} is at {loc}.", "Now I see {a} {name} at {loc}."),
     away=("The {name} is at {loc}, {cm} cm away.", "I see the {name} at {loc}, {cm} cm away.", "There is {a} {name} at {loc}, {cm} cm away.",
-          "At {loc} is the {name}, {cm} cm away.", "At {loc} I see {a} {name}, {cm} cm away."),
+          "Here the {name} is at {loc}, {cm} cm away.", "Now I see {a} {name} at {loc}, {cm} cm away."),
     choice=("The {word} one is the {name}.", "So the {word} one is the {name}.", "The {name} is the {word} one.", "That makes the {name} the {word} one.", "The {word} one must be the {name}."),
     count=("I see {most} and {least}.", "There are {most} and {least}.", "I count {most} and {least}.", "The table holds {most} and {least}.", "Here are {most} and {least}."),
-    beside=("There is room {relation} the {goal}: {loc}.", "{loc} is {relation} the {goal}.", "I see room {relation} the {goal}: {loc}.", "{loc} lies {relation} the {goal}.", "I choose {loc}, {relation} the {goal}."),
-    free=("{loc} is free.", "I see that {loc} is free.", "There is room at {loc}.", "I see room at {loc}.", "Nothing stands at {loc}."),
+    beside=("There is room {relation} the {goal}: {loc}.", "I see room {relation} the {goal}: {loc}.", "Here is room {relation} the {goal}: {loc}.",
+            "Now I choose room {relation} the {goal}: {loc}.", "The table has room {relation} the {goal}: {loc}."),
+    free=("There is room at {loc}.", "I see room at {loc}.", "Here is room at {loc}.", "Now I choose room at {loc}.", "Nothing stands at {loc}."),
     between=("The wall stands between the {block} and the {goal}.", "Between the {block} and the {goal} stands the wall.", "The wall is between the {block} and the {goal}.",
              "The wall separates the {block} and the {goal}.", "The wall blocks the way between the {block} and the {goal}."),
     put=("I carry the {block} to the {goal}.", "I grasp the {block} and set it on the {goal}.", "So I move the {block} to the {goal}.",
@@ -206,13 +207,14 @@ def mistaken(
 
 # %% ../nbs/02_data.ipynb #affa880f
 KOREAN = dict(
-    seen=("{name:은} {loc}에 있다.", "{loc}에 {name:이} 있다.", "{name:이} {loc}에 보인다.", "{loc}에 보이는 것은 {name}이다.", "{name}의 위치는 {loc}이다."),
-    away=("{name:은} {loc}에 있고 {cm} cm 떨어져 있다.", "{loc}에 {name:이} 있고 {cm} cm 떨어져 있다.", "{name:이} {loc}에 보이고 {cm} cm 떨어져 있다.",
-          "{name}의 위치는 {loc}, 거리는 {cm} cm이다.", "{loc}의 {name:은} {cm} cm 떨어져 있다."),
+    seen=("{name:은} {loc}에 있다.", "{name:이} {loc}에 보인다.", "{name}의 위치는 {loc}이다.", "여기 {name:이} {loc}에 있다.", "이제 {name:은} {loc}에 보인다."),
+    away=("{name:은} {loc}에 있고 {cm} cm 떨어져 있다.", "{name:이} {loc}에 보이고 {cm} cm 떨어져 있다.", "{name}의 위치는 {loc}, 거리는 {cm} cm이다.",
+          "여기 {name:이} {loc}에 있고 {cm} cm 떨어져 있다.", "이제 {name:은} {loc}에 보이고 {cm} cm 떨어져 있다."),
     choice=("{word} 것은 {name}이다.", "그러니 {word} 것은 {name}이다.", "{name:이} {word} 것이다.", "따라서 {name:이} {word} 것이다.", "{word} 것은 틀림없이 {name}이다."),
     count=("{most:과} {least:이} 보인다.", "{most:과} {least:이} 있다.", "세어 보면 {most:과} {least:이} 있다.", "탁자에 {most:과} {least:이} 있다.", "여기 {most:과} {least:이} 있다."),
-    beside=("{goal} {relation} 자리는 {loc}이다.", "{loc} 자리는 {goal} {relation}이다.", "{goal} {relation}에 {loc} 자리가 있다.", "{loc} 자리는 {goal} {relation}에 있다.", "{goal} {relation}의 {loc} 자리를 고른다."),
-    free=("{loc} 자리는 비어 있다.", "빈자리는 {loc}이다.", "{loc}에 자리가 있다.", "{loc}에 빈자리가 보인다.", "{loc}에는 아무것도 없다."),
+    beside=("{goal} {relation} 자리는 {loc}이다.", "{goal} {relation}에 {loc} 자리가 있다.", "{goal} {relation}의 {loc} 자리를 고른다.",
+            "여기 {goal} {relation} 자리는 {loc}이다.", "이제 {goal} {relation}의 {loc} 자리를 고른다."),
+    free=("빈자리는 {loc}이다.", "빈자리가 {loc}에 있다.", "빈자리가 {loc}에 보인다.", "여기 빈자리는 {loc}이다.", "이제 빈자리 {loc}을 고른다."),
     between=("벽은 {block:과} {goal} 사이에 있다.", "{block:과} {goal} 사이에 벽이 있다.", "벽이 {block:과} {goal:을} 갈라놓는다.", "벽이 {block:과} {goal} 사이를 막고 있다.", "{block:과} {goal} 사이에 벽이 서 있다."),
     put=("{block:을} 집어 {goal} 위에 놓는다.", "{block:을} 잡아 {goal} 위에 둔다.", "그래서 {block:을} {goal} 위로 옮긴다.", "{block:을} {goal:으로} 가져간다.", "그래서 {block:은} {goal} 위로 간다."),
     there=("{block:을} 집어 거기에 놓는다.", "{block:을} 잡아 거기에 둔다.", "그래서 {block:을} 그리로 옮긴다.", "{block:을} 그리로 가져간다.", "그래서 {block:은} 그리로 간다."),
