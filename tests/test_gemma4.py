@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     Gemma4Processor(Gemma4AudioFeatureExtractor(), Gemma4ImageProcessor(), tokenizer, Gemma4VideoProcessor(), chat_template=TEMPLATE[-1].read_text()).save_pretrained(folder)
     n = len(tokenizer)
     text = Gemma4TextConfig(vocab_size=n, vocab_size_per_layer_input=n, hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
-                            global_head_dim=64, hidden_size_per_layer_input=8, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, use_double_wide_mlp=True,
+                            global_head_dim=64, hidden_size_per_layer_input=64, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, use_double_wide_mlp=True,
                             final_logit_softcapping=30., pad_token_id=0, eos_token_id=1, bos_token_id=2, max_position_embeddings=1024)
     vision = Gemma4VisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=16)
     audio = Gemma4AudioConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, output_proj_dims=32)

@@ -1,1 +1,9 @@
 __version__ = "0.1.0"
+
+# PyTorch's threads wait for one another by spinning. On a machine with other work each then spins away the time that another needs: a training step
+# may take fifteen times as long. A short spin, then sleep, serves idle and busy machines (00_env has the measurement). It counts only if it is set
+# before torch is imported, and only if the user has not chosen.
+import os
+
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "10000"

@@ -174,7 +174,7 @@ class VisionStage:
         self.head = nn.Linear(WIDTH, sum(self.sizes))
         self.parameters = [*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, 1e-3)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 2e-3, total_steps=run.settings.vision_steps)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 1.2e-3, total_steps=run.settings.vision_steps)
         self.cells = cells_of(run.scenes)
         rows, columns = torch.meshgrid(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8), indexing="ij")
         self.where = torch.stack([columns, rows], -1).reshape(1, SOFT_TOKENS, 2)
@@ -192,6 +192,7 @@ class VisionStage:
         loss = loss + 4 * (offsets - offset)[there].pow(2).sum(-1).mean() + (cells - self.where).pow(2).mean()
         loss = loss + features.mean((0, 1)).pow(2).mean()  # a component shared by all features would drown what differs
         loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.)  # without it a tower of this width falls back to seeing nothing at the peak of the rate
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -205,20 +206,21 @@ class Packer:
     "Several turns on one image in one row: each sees the image and itself, none sees another."
     def __init__(self, tokenizer):
         image = f"<start_of_image>{'<image_soft_token>' * SOFT_TOKENS}<end_of_image>"
-        self.head = f"<bos><start_of_turn>user\n\n\n{image}\n\n"  # as the processor writes it
         self.encode = lambda text: tokenizer(text).input_ids
-        whole = self.encode(self.head)
-        self.prefix = whole[:whole.index(tokenizer.convert_tokens_to_ids("<end_of_image>")) + 1]  # line ends merge with what follows them
+        self.prefix = self.encode(f"<bos><start_of_turn>user\n\n\n{image}")  # as the processor writes it
         self.locs = torch.zeros(VOCABULARY + 32, dtype=torch.bool)
         self.locs[tokenizer.convert_tokens_to_ids([f"<loc{i:02d}>" for i in range(BINS)])] = True
 
-    def row(self, turns):
-        "ids, labels, positions and turn (0: the image) of each token."
+    def row(self, ask, length, most):
+        "ids, labels, positions and turn (0: the image) of each token: turns until one does not fit, so that little is padding."
         ids, start = list(self.prefix), len(self.prefix)
         labels, positions, turn = [-100] * start, list(range(start)), [0] * start
-        for number, (question, answer) in enumerate(turns, 1):
-            asked = self.encode(f"{self.head}{question}<end_of_turn>\n<start_of_turn>model\n")[start:]
+        for number in range(1, most + 1):
+            question, answer = ask()
+            asked = self.encode(f"<end_of_image>\n\n{question}<end_of_turn>\n<start_of_turn>model\n")[1:]  # line ends merge with what follows them
             told = self.encode(f"{answer}<end_of_turn>\n")
+            if number > 1 and len(ids) + len(asked) + len(told) > length:
+                break
             ids += asked + told
             labels += [-100] * len(asked) + told
             positions += range(start, start + len(asked) + len(told))
@@ -226,8 +228,7 @@ class Packer:
         return ids, labels, positions, turn
 
     def __call__(self, rows):
-        "A batch: ids, labels, positions, and which token may look at which."
-        rows = [self.row(turns) for turns in rows]
+        "A batch of rows: ids, labels, positions, and which token may look at which."
         longest = max(len(ids) for ids, *_ in rows)
         pad = lambda values, empty: torch.tensor([v + [empty] * (longest - len(v)) for v in values])
         ids, labels, positions, turn = (pad(values, empty) for values, empty in zip(zip(*rows), (0, -100, 0, 99)))
@@ -252,9 +253,10 @@ class CaptionStage:
         steps = self.run.settings.caption_steps
         return min(1, (step + 1) / 50) * min(1, max(.02, (steps - step) / (steps * .45)))
 
-    def turns(self, rng, scene):
+    def row(self, rng, scene):
         asker, last = Asker(rng, scene.bodies), self.crowd == len(CROWDS) - 1
-        return [repetition(rng, self.texts) if last and rng.random() < .15 else asker() for _ in range(self.run.settings.turns)]
+        ask = lambda: repetition(rng, self.texts) if last and rng.random() < .15 else asker()
+        return self.pack.row(ask, self.run.settings.length, self.run.settings.turns)
 
     def hidden(self, images, ids, positions, seen):
         features = self.model.model.get_image_features(images, return_dict=True).pooler_output
@@ -269,7 +271,7 @@ class CaptionStage:
         rng = np.random.default_rng([settings.seed, 2, step])
         first = self.run.edges[self.crowd] if rng.random() < .8 else 0
         pick = rng.integers(first, self.run.edges[self.crowd + 1], settings.batch)
-        ids, labels, positions, seen = self.pack([self.turns(rng, self.run.scenes[i]) for i in pick])
+        ids, labels, positions, seen = self.pack([self.row(rng, self.run.scenes[i]) for i in pick])
         due = labels[:, 1:] >= 0
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self.hidden(self.run.images(pick), ids, positions, seen)[:, :-1][due]
@@ -316,7 +318,8 @@ class Settings:
     caption_steps: int = 1600
     images: int = 16000     # tables with all their things; 2,000 with one and 2,000 with two come on top
     batch: int = 24         # images a step
-    turns: int = 4          # questions an image
+    length: int = 340       # tokens of an image and its questions
+    turns: int = 8          # questions an image, at most
     rate: float = 1e-3
     every: int = 250        # steps between two checkpoints
     tables: int = 60        # L0 tables that are asked about at each checkpoint

@@ -1,0 +1,72 @@
+"""How PyTorch's threads should wait for one another: a training step of the stand-in, alone and beside busy processes.
+
+    python tools/wait_policy.py          # a minute or two for each of the nine cells on two cores
+
+Each cell is a process of its own, since the policy counts only if it is set before torch is imported."""
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+POLICIES = {"default": {}, "short spin": dict(GOMP_SPINCOUNT="10000"), "passive": dict(OMP_WAIT_POLICY="PASSIVE"),
+            "one thread": dict(OMP_NUM_THREADS="1")}
+BUSY = (0, 1, 5)  # other processes per core
+SECONDS = 20
+
+STEP = """
+import os, sys, time
+import numpy as np, torch
+from thinkact_nb.data import expert, spread
+from thinkact_nb.env import get_profile
+from thinkact_nb.model import load_model, load_processor, chat
+from PIL import Image
+profile = get_profile("tiny")
+torch.manual_seed(0)
+model, processor = load_model(profile, trainable=True).train(), load_processor(profile)
+scenes = spread(16)
+texts = [processor.apply_chat_template(chat(s.instruction), tokenize=False, add_generation_prompt=True) + expert(s) for s in scenes]
+images = [[Image.fromarray(np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8))] for i in range(16)]
+batch = processor(text=texts, images=images, add_special_tokens=False, padding=True, return_tensors="pt")
+batch["labels"] = batch["input_ids"].clone()
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+def step():
+    model(**batch).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+step()
+steps, start = 0, time.time()
+while time.time() - start < float(sys.argv[1]):
+    step()
+    steps += 1
+print(steps / (time.time() - start))
+"""
+
+
+def spin():
+    "A process that never rests."
+    while True:
+        pass
+
+
+def rate(policy, busy):
+    "Training steps a second."
+    others = [multiprocessing.Process(target=spin, daemon=True) for _ in range(busy * os.cpu_count())]
+    for other in others:
+        other.start()
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
+    # the package sets a short spin where nothing is set: spinning without end is libgomp's own default
+    env |= POLICIES[policy] or dict(GOMP_SPINCOUNT="30000000000")
+    done = subprocess.run([sys.executable, "-c", STEP, str(SECONDS)], env=env, capture_output=True, text=True)
+    for other in others:
+        other.kill()
+    return float(done.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    start, table = time.time(), {}
+    for policy in POLICIES:
+        table[policy] = {f"{busy} per core": round(rate(policy, busy), 3) for busy in BUSY}
+        print(policy, json.dumps(table[policy]), flush=True)
+    print(json.dumps(table), f"{time.time() - start:.0f} s, {os.cpu_count()} cores")
