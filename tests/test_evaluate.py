@@ -124,7 +124,7 @@ def test_numbers_of_the_front_page_are_those_of_the_tables():
 
 def test_the_committed_report_recomputes(tmp_path):
     "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
-    found = report.findings(Store(tmp_path/'run', get_profile('tiny'), shipped=True))
+    found = report.findings(report.long_run(tmp_path/'run'))
     nbs = TABLES.parents[1]/'nbs'
     page, cells = (nbs/'long_run.html').read_text(), json.loads((nbs/'09_report.ipynb').read_text())['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))

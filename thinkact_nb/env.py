@@ -331,7 +331,7 @@ def connect(
 
 # %% ../nbs/00_env.ipynb #965a8cdd
 PACKAGE = Path(importlib.util.find_spec("thinkact_nb").origin).parent
-SHIPPED = PACKAGE / "standin" / "run"  # adapters of the stand-in's long run
+SHIPPED = PACKAGE / "standin" / "run"  # the stand-in's demo run: adapters, logs, episodes
 
 MAKES = {"data": "demonstrations", "sft": "SFT adapter", "sft-nothink": "SFT adapter trained without think", "rl/ppo": "PPO adapter", "rl/grpo": "GRPO adapter", "rl/rloo": "RLOO adapter",
          "rl/ppo+credit": "adapter of PPO with credit for the think", "rl/ppo+short": "adapter of PPO with a bonus for short thinks", "eval": "episode table", "report": "report"}

@@ -315,9 +315,9 @@ class Settings:
     work: Path = Path("runs/standin")           # images and checkpoints, to go on from
     seed: int = 0
     vision_steps: int = 800
-    caption_steps: int = 1600
+    caption_steps: int = 1700
     images: int = 16000     # tables with all their things; 2,000 with one and 2,000 with two come on top
-    batch: int = 24         # images a step
+    batch: int = 16         # images a step
     length: int = 340       # tokens of an image and its questions
     turns: int = 8          # questions an image, at most
     rate: float = 1e-3
