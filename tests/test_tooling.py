@@ -214,3 +214,11 @@ def test_no_lesson_rebinds_what_its_notebook_exports(path):
     exported, lessons = (set().union(*(bound(tree) for tree, e in parsed if e == wanted)) for wanted in (True, False))
     patched = {node.name for tree, e in parsed if e for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)}
     assert not (exported - patched) & lessons
+
+
+@pytest.mark.parametrize('chosen, then', [({}, '10000'), (dict(GOMP_SPINCOUNT='7'), '7'), (dict(OMP_WAIT_POLICY='PASSIVE'), 'None')])
+def test_threads_spin_shortly_unless_the_user_chose(chosen, then):
+    "Guard: the package's `__init__`. Without it a training beside another process takes many times as long."
+    env = {k: v for k, v in os.environ.items() if k not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')} | chosen | dict(PYTHONPATH=str(ROOT))
+    said = subprocess.run([sys.executable, '-c', 'import sys, os, thinkact_nb; print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'], env=env, capture_output=True, text=True)
+    assert said.stdout.split() == [then, 'False']

@@ -21,12 +21,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from tqdm.auto import tqdm
-from transformers import (Gemma3nAudioFeatureExtractor, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nProcessor, Gemma3nTextConfig,
+from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nConfig, Gemma3nForConditionalGeneration, Gemma3nProcessor, Gemma3nTextConfig,
                           PreTrainedTokenizerFast, SiglipImageProcessor)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
 from check_standin import answers, summary, unseen_tables
 from standin_tables import LANGUAGE, Asker, repetition, table_of, words_scenes
+from widen_standin import widen
 from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.model import SKIP
@@ -37,8 +38,9 @@ WIDTH = 192         # a multiple of 64: a block of NF4 is 64 weights of one row,
 ARCHITECTURE = [["er_r1_k3_s2_e2_c32"], ["er_r1_k3_s2_e2_c64"], ["er_r1_k3_s2_e2_c128", "uir_r1_a5_k5_s1_e2_c128", "uir_r1_a5_k5_s1_e2_c128"]]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<start_of_image>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_audio>"]
 TEMPLATE = """{{ bos_token }}{%- for message in messages -%}{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' }}{%- if message['content'] is string -%}{{ message['content'] | trim }}{%- else -%}{%- for item in message['content'] -%}{%- if item['type'] == 'image' -%}{{ '<image_soft_token>' }}{%- elif item['type'] == 'text' -%}{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"""
-CROWDS = (1, 2, 8)  # the most things on a table, in each stage of the curriculum
-READY = .7          # share of locations within two bins at which the next stage begins
+CROWDS = (1, 2, 8, 6)  # the most things on a table, in each set of tables; in the last all colours differ
+READY = .75         # share of first coordinates within two bins at which the next lesson begins
+EASY = ("where", "list_all", "list_kind")
 
 
 # the model
@@ -237,25 +239,39 @@ class Packer:
 
 
 class CaptionStage:
-    """One thing on the table, then two, then all. In the last stage some turns are repetitions: words that no answer uses would stay unusable.
-    In the last part the language model's weights are those that NF4 will leave of them."""
+    """From easy to hard: one thing on the table, two, many whose colours differ, and then all tables and all questions. Where two things share a colour,
+    colour *and* kind must be looked up together, and a model that looks up nothing yet does not learn that; nor to measure and to compare.
+    With the last lesson the tower learns too, and some turns are texts to repeat: words that no answer uses would stay unusable. In the last part the
+    language model's weights are those that NF4 will leave of them."""
     def __init__(self, model, run, processor):
         self.model, self.run, self.pack = model, run, Packer(processor.tokenizer)
         self.texts = words_scenes(TASKS, 200, SPLITS["validation"] + SPLIT_SIZE - 1000)
-        tower = [*model.model.vision_tower.parameters()]
-        others = [p for p in model.parameters() if all(p is not t for t in tower)]
-        groups = [dict(params=others, lr=run.settings.rate), dict(params=tower, lr=run.settings.rate * .2)]
+        one, two, _, plain = (np.arange(*ends) for ends in zip(run.edges, run.edges[1:]))
+        self.lessons = [one, two, plain, np.arange(run.edges[3])]
+        self.tower = [*model.model.vision_tower.parameters()]
+        others = [p for p in model.parameters() if all(p is not t for t in self.tower)]
+        groups = [dict(params=others, lr=run.settings.rate), dict(params=self.tower, lr=run.settings.rate * .2)]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=.01, betas=(.9, .98))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate_at)
-        self.crowd, self.good = 0, 0.
+        self.lesson, self.good = 0, 0.
 
     def rate_at(self, step):
         steps = self.run.settings.caption_steps
-        return min(1, (step + 1) / 50) * min(1, max(.02, (steps - step) / (steps * .45)))
+        return min(1, (step + 1) / 50) * min(1, max(.02, (steps - step) / (steps * .4)))
+
+    @property
+    def last(self):
+        return self.lesson == len(self.lessons) - 1
+
+    def draw(self, rng):
+        "Tables of this lesson, and a fifth of them of an earlier one."
+        settings = self.run.settings
+        picked = [self.lessons[self.lesson] if rng.random() < .8 else self.lessons[int(rng.integers(self.lesson + 1))] for _ in range(settings.batch)]
+        return np.array([int(rng.choice(tables)) for tables in picked])
 
     def row(self, rng, scene):
-        asker, last = Asker(rng, scene.bodies), self.crowd == len(CROWDS) - 1
-        ask = lambda: repetition(rng, self.texts) if last and rng.random() < .15 else asker()
+        asker = Asker(rng, scene.bodies, EASY if not self.last else None)
+        ask = lambda: repetition(rng, self.texts) if self.last and rng.random() < .15 else asker()
         return self.pack.row(ask, self.run.settings.length, self.run.settings.turns)
 
     def hidden(self, images, ids, positions, seen):
@@ -268,9 +284,10 @@ class CaptionStage:
         settings = self.run.settings
         if step == int(settings.caption_steps * .65):
             self.quantize()
+        for parameter in self.tower:
+            parameter.requires_grad_(self.last)
         rng = np.random.default_rng([settings.seed, 2, step])
-        first = self.run.edges[self.crowd] if rng.random() < .8 else 0
-        pick = rng.integers(first, self.run.edges[self.crowd + 1], settings.batch)
+        pick = self.draw(rng)
         ids, labels, positions, seen = self.pack([self.row(rng, self.run.scenes[i]) for i in pick])
         due = labels[:, 1:] >= 0
         with torch.autocast("cpu", torch.bfloat16):
@@ -279,18 +296,19 @@ class CaptionStage:
         cap, label = self.model.config.text_config.final_logit_softcapping, labels[:, 1:][due]
         logits = cap * (logits.float() / cap).tanh()
         losses, locs = F.cross_entropy(logits, label, reduction="none"), self.pack.locs[label]
-        loss = losses[locs].mean() + losses[~locs].mean()
+        loss = losses[locs].mean() + .5 * losses[~locs].mean()
         loss.backward()
         nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        near = (logits[locs].argmax(-1) - label[locs]).abs() <= 2
+        first = locs & ~F.pad(locs, (1, 0))[:-1]  # the first half of a location is looked up by name, the second can follow from the first
+        near = (logits[first].argmax(-1) - label[first]).abs() <= 2
         self.good = .9 * self.good + .1 * near.float().mean().item()
-        crowd = self.crowd
-        if self.good > READY and self.crowd < len(CROWDS) - 1:
-            self.crowd, self.good = self.crowd + 1, 0.
-        return dict(crowd=CROWDS[crowd], loss=loss.item(), location_loss=losses[locs].mean().item(), within_2=self.good)
+        told = dict(lesson=self.lesson + 1, loss=loss.item(), location_loss=losses[locs].mean().item(), within_2=self.good)
+        if self.good > READY and not self.last:
+            self.lesson, self.good = self.lesson + 1, 0.
+        return told
 
     def quantize(self):
         for layer in quantized(self.model):
@@ -299,11 +317,10 @@ class CaptionStage:
 
 # the run
 
-def draw(job):
-    "Images of a range of seeds."
-    seeds, most = job
+def draw(scenes):
+    "Their images."
     world = World()
-    pictures = [world.reset(table_of(seed, most)).render(PIXELS) for seed in seeds]
+    pictures = [world.reset(scene).render(PIXELS) for scene in scenes]
     world.close()
     return np.stack(pictures)
 
@@ -315,15 +332,17 @@ class Settings:
     work: Path = Path("runs/standin")           # images and checkpoints, to go on from
     seed: int = 0
     vision_steps: int = 800
-    caption_steps: int = 1700
-    images: int = 16000     # tables with all their things; 2,000 with one and 2,000 with two come on top
-    batch: int = 16         # images a step
-    length: int = 340       # tokens of an image and its questions
-    turns: int = 8          # questions an image, at most
+    caption_steps: int = 1400
+    images: int = 16000     # tables with all their things
+    few: int = 2000         # tables with one thing, and as many with two, on top
+    batch: int = 32         # images a step
+    length: int = 200       # tokens of an image and its questions
+    turns: int = 3          # questions an image, at most
     rate: float = 1e-3
     every: int = 250        # steps between two checkpoints
     tables: int = 60        # L0 tables that are asked about at each checkpoint
     stop_after: int | None = None  # steps of this call, to try it out
+    start: Path | None = None  # begin with these weights and the last lesson; narrower ones are widened
 
 
 class Run:
@@ -332,19 +351,19 @@ class Run:
         self.settings, self.start, self.entries = settings, time.time(), []
         settings.work.mkdir(parents=True, exist_ok=True)
         settings.folder.mkdir(parents=True, exist_ok=True)
-        sizes = (2000, 2000, settings.images)
+        sizes = (settings.few, settings.few, settings.images, 2 * settings.few)
         self.edges = np.cumsum([0, *sizes])
         crowds = np.repeat(CROWDS, sizes)
-        self.scenes = [table_of(seed, int(most)) for seed, most in enumerate(crowds)]
+        self.scenes = [table_of(seed, int(most), seed >= self.edges[3]) for seed, most in enumerate(crowds)]
         self.pictures = self.draw_all(crowds)
         self.left = settings.stop_after or 10**9
 
     def draw_all(self, crowds):
         file = self.settings.work / f"pictures{len(crowds)}.npy"
         if not file.exists():
-            jobs = [(range(i, min(i + 250, len(crowds))), int(crowds[i])) for i in range(0, len(crowds), 250)]
+            parts = [self.scenes[i:i + 250] for i in range(0, len(crowds), 250)]
             with ProcessPoolExecutor(2) as pool:
-                drawn = list(tqdm(pool.map(draw, jobs), "images", len(jobs)))
+                drawn = list(tqdm(pool.map(draw, parts), "images", len(parts)))
             np.save(part := file.with_suffix(".part.npy"), np.concatenate(drawn))
             part.replace(file)
         return torch.from_numpy(np.load(file)).permute(0, 3, 1, 2)
@@ -360,7 +379,7 @@ class Run:
     def keep(self, step, model, stage):
         "A checkpoint, whole or not at all."
         state = dict(step=step, model=weights_of(model), optimizer=stage.optimizer.state_dict(), schedule=stage.schedule.state_dict(),
-                     more={k: getattr(stage, k) for k in ("crowd", "good") if hasattr(stage, k)}, entries=self.entries, seconds=time.time() - self.start)
+                     more={k: getattr(stage, k) for k in ("lesson", "good") if hasattr(stage, k)}, entries=self.entries, seconds=time.time() - self.start)
         if isinstance(stage, VisionStage):
             state["head"] = stage.head.state_dict()
         file = self.settings.work / f"{type(stage).__name__}.pt"
@@ -387,7 +406,7 @@ class Run:
 
     def train(self, model, stage, steps, measure):
         done = self.again(model, stage)
-        for step in tqdm(range(done, steps), type(stage).__name__, steps, done):
+        for step in tqdm(range(done, steps), type(stage).__name__, steps, initial=done):
             if not self.left:
                 raise SystemExit(0)
             self.left -= 1
@@ -403,18 +422,17 @@ class Run:
 
 def save(model, processor, run):
     "What `load_base` loads: half precision, no optimizer."
-    tower = model.config.vision_config.model_args
-    model.config.vision_config.model_args = tower_settings()
+    start = run.settings.start
+    model.config.vision_config.model_args = json.loads((start / "config.json").read_text())["vision_config"]["model_args"] if start else tower_settings()
     model.save_pretrained(run.settings.folder, state_dict={k: v.half().contiguous() for k, v in weights_of(model).items()})
-    model.config.vision_config.model_args = tower
     processor.save_pretrained(run.settings.folder)
     (run.settings.folder / "pretraining.json").write_text(json.dumps(run.entries, indent=0) + "\n")
 
 
 def main(settings: Settings):
     torch.manual_seed(settings.seed)
-    run, processor = Run(settings), make_processor()
-    model = make_model(processor.tokenizer)
+    run, processor = Run(settings), AutoProcessor.from_pretrained(settings.start) if settings.start else make_processor()
+    model = widen(settings.start, WIDTH) if settings.start else make_model(processor.tokenizer)
     model.model.vision_tower.to(memory_format=torch.channels_last)
     print(sum(p.numel() for p in model.parameters()), "parameters")
     tables = unseen_tables(settings.tables, SPLITS["validation"] + 500_000)
@@ -425,9 +443,10 @@ def main(settings: Settings):
         model.train()
         return {k: table[k] for k in ("coordinates_within_1", "found", "twins", "list_right")}
 
-    if not (settings.work / "CaptionStage.pt").exists():
+    if not settings.start and not (settings.work / "CaptionStage.pt").exists():
         run.train(model, VisionStage(model, run), settings.vision_steps, dict)
     stage = CaptionStage(model, run, processor)
+    stage.lesson = len(stage.lessons) - 1 if settings.start else 0
     run.train(model, stage, settings.caption_steps, measure)
     for layer in quantized(model):
         if parametrize.is_parametrized(layer):

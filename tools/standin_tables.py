@@ -15,9 +15,11 @@ BESIDE = .11        # metres from a thing to the room beside it
 ONE_NEAREST = .03   # metres by which the nearest thing must be nearer than the next
 
 
-def colours_of(table, blocks, pads):
-    "Colours of blocks and pads: blocks are sometimes alike, and most pads have the colour of some block, so that colour alone finds nothing."
-    hues = table.hues(blocks)
+def colours_of(table, blocks, pads, plain):
+    "Colours of blocks and pads: blocks are sometimes alike, and most pads have the colour of some block, so that colour alone finds nothing; or all differ."
+    hues = table.hues(blocks + pads * plain)
+    if plain:
+        return hues[:blocks], hues[blocks:]
     if blocks > 2 and table.rng.random() < .25:
         hues = [hues[0]] + [hues[1]] * (blocks - 1)
     others = [c for c in table.hues(len(table.colours)) if c not in hues]
@@ -39,16 +41,16 @@ def kinds_of(table, blocks):
     return [str(k) for k in table.rng.choice(MOVABLE, blocks)]
 
 
-def table_of(seed, most):
-    "A table of one to so many bodies: a pure function of its arguments."
+def table_of(seed, most, plain=False):
+    "A table of one to so many bodies, or of 3 to so many whose colours all differ: a pure function of its arguments."
     rng = np.random.default_rng([seed, 77])
     table = Table(rng, KNOWN + NEW if rng.random() < .25 else KNOWN, inside=OUTER)
-    n = table.number(1, most)
+    n = table.number(3 if plain else 1, most)
     blocks = table.number(0, n) if n < 3 else table.number(max(1, n - 4), min(n, 4))
-    hues, painted = colours_of(table, blocks, n - blocks)
+    hues, painted = colours_of(table, blocks, n - blocks, plain)
     kinds = kinds_of(table, blocks) + ["pad"] * len(painted)
     wall = []
-    if n < 8 and rng.random() < .2:
+    if n < 8 and not plain and rng.random() < .2:
         wall = [Body("wall", "grey", .45, round(float(rng.uniform(-.06, .06)), 4))]
     fits = lambda place: all(abs(place[1] - w.y) > .12 for w in wall)
     bodies = [table.body(*thing) for thing in zip(kinds, hues + painted, table.free_places(n, fits=fits))]
@@ -57,8 +59,8 @@ def table_of(seed, most):
 
 class Asker:
     "Questions about one table with their true answers; every choice comes from one generator."
-    def __init__(self, rng, bodies):
-        self.rng = rng
+    def __init__(self, rng, bodies, kinds=None):
+        self.rng, self.kinds = rng, kinds  # kinds of questions; None: all
         self.bodies = list(bodies)
         self.blocks = [b for b in bodies if b.kind in MOVABLE]
         self.pads = [b for b in bodies if b.kind == "pad"]
@@ -145,7 +147,7 @@ class Asker:
                    relation=(.05, len(self.alone) > 1))
         measured = self.blocks and [p for p in self.pads if p in self.alone]
         can |= dict(far=(.07, measured), extreme=(.12, measured))
-        names = [name for name, (_, possible) in can.items() if possible]
+        names = [name for name, (_, possible) in can.items() if possible and (self.kinds is None or name in self.kinds)]
         weights = np.array([can[name][0] for name in names])
         while True:
             name = str(self.rng.choice(names, p=weights / weights.sum()))
