@@ -141,6 +141,16 @@ def test_the_odd_one_is_the_only_one_of_its_kind():
     scene = sim.Scene('odd_one_out', 'L0', 0, '', (*crowd, sim.Body('pad', 'green', *sim.to_metres(30, 40))), ((0, 3),))
     said = {name: data.claims(f'The odd one is the {name}.', scene)[0][2] for name in ('red block', 'blue block', 'green pad')}
     assert said == {'red block': True, 'blue block': False, 'green pad': False}
+    assert [data.claims(f'I see {n}.', scene)[0][2] for n in ('one blue block', 'two blue blocks', 'three blue blocks')] == [False, True, False]
+
+
+def test_new_combinations_are_shown_at_no_other_level():
+    "Guard: what L2 is to test as new must not stand in the demonstrations."
+    pairs = {}
+    for level in ('L0', 'L1', 'L2'):
+        scenes = [sim.make_scene('put_on', level, seed) for seed in range(60)]
+        pairs[level] = {tuple(s.bodies[i].colour for i in s.moves[0]) for s in scenes}
+    assert not pairs['L2'] & (pairs['L0'] | pairs['L1']) and len(pairs['L2']) == 6
 
 
 def test_grounding_is_the_share_of_true_claims():

@@ -4,10 +4,12 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -90,7 +92,7 @@ def test_a_comparison_by_hand():
     assert 'b solved 17 of 20 scenes and a 7: +50 points' in str(found) and 'b alone solved 12, a alone 2' in str(found)
     back = ev.compare(apart(12, 2, 5, 1), 'a', 'b')
     assert 'b is better' in str(found) and 'a is better' in str(back) and back.difference == -.5 and back.high < 0
-    assert 'no evidence of a difference' in str(ev.compare(apart(1, 3, 9, 9), 'a', 'b'))
+    assert 'no evidence of a difference' in str(ev.compare(apart(1, 5, 9, 9), 'a', 'b'))
 
 
 def test_the_interval_of_a_difference_is_that_of_its_mean():
@@ -148,12 +150,15 @@ def test_the_report_says_the_corrected_p(tmp_path):
 
 
 def test_interventions_are_corrected_by_holm():
-    "Guard: one family for all kinds of think, and a kind's own rows."
-    own, none = [1]*40, [0]*40
-    found = ev.interaction(table(**{'a:own': own, 'b:own': own, 'a:none': own, 'b:none': none, 'a:random': [1]*36 + [0]*4, 'b:random': [1]*34 + [0]*6}), 'a', 'b').set_index('kind')
-    assert found.loc['none', ['cost_a', 'cost_b', 'difference']].tolist() == [0, 1, 1]
-    assert np.allclose(found.loc['random', ['cost_a', 'cost_b', 'difference']].tolist(), [.1, .15, .05])
-    assert found.p_holm['none'] == 2*found.p['none'] and found.p_holm['random'] == found.p['random']
+    "Guard: one family for all kinds of think, and the costs of each by hand."
+    own = [1]*20
+    exchanged = {'none': (0, 9), 'random': (0, 7), 'another': (1, 8)}  # scenes that a and b lose
+    lost = {f'{arm}:{kind}': [0]*n + [1]*(20 - n) for kind, both in exchanged.items() for arm, n in zip('ab', both)}
+    found = ev.interaction(table(**{'a:own': own, 'b:own': own}, **lost), 'a', 'b').set_index('kind')
+    assert np.allclose(found.loc['another', ['cost_a', 'cost_b', 'difference']].tolist(), [.05, .4, .35])
+    p = sorted(found.p)
+    assert p[0] < p[1] < .05 and np.allclose(sorted(found.p_holm), np.maximum.accumulate([3*p[0], 2*p[1], p[2]]))
+    assert not np.allclose(sorted(found.p_holm), sorted(found.p*3/np.array([1, 2, 3])))
 
 
 def scripted(monkeypatch):
@@ -183,11 +188,11 @@ def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(monkeypatch, t
 def test_an_intervention_puts_in_the_think_of_its_kind(monkeypatch, tmp_path):
     "Guard: own, none, another scene's and the oracle's think go before the same arm's action."
     asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
-    for kind in ('own', 'none', 'another', 'first 50 %', 'oracle'): ev.intervene(store, 'ppo', kind, scenes, None)
-    assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in ('own', 'none', 'another', 'first 50 %', 'oracle')]
+    for kind in ('own', 'none', 'another', 'first 75 %', 'oracle'): ev.intervene(store, 'ppo', kind, scenes, None)
+    assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in ('own', 'none', 'another', 'first 75 %', 'oracle')]
     thinks = [[s.removeprefix('<think>').removesuffix('</think><action>') for s in starts] for *_, starts in asked]
     assert thinks[0] == ['ppo on 0', 'ppo on 1', 'ppo on 2'] and thinks[1] == ['']*3 and thinks[2] == ['ppo on 1', 'ppo on 2', 'ppo on 0']
-    assert thinks[3] == ['ppo']*3 and thinks[4] == [ev.think_in(expert(s)) for s in scenes]
+    assert thinks[3] == ['ppo on']*3 and thinks[4] == [ev.think_in(expert(s)) for s in scenes]
 
 
 def test_another_think_is_of_the_same_task():
@@ -242,11 +247,33 @@ def test_evaluation_and_selection_use_scenes_of_their_own_split(tmp_path, monkey
     firsts = sorted(SPLITS.values())
     assert firsts == [i*SPLIT_SIZE for i in range(4)] and [split_of(f - 1) for f in firsts[1:]] == list(SPLITS)[:3]
     assert {split_of(s.seed) for s in report.Eval(run='run').scenes('test', 3)} == {'test'}
+    class Enough(Exception): "All that is wanted."
+    def stop(self, split, n): raise Enough(split)
     assert report.first_scene('validation', 5) == SPLITS['validation'] + 5
     store = Store(tmp_path/'run', get_profile('tiny'), new=True)
+    with monkeypatch.context() as patched, pytest.raises(Enough, match='test'):
+        patched.setattr(report.Eval, 'scenes', stop)
+        report.Eval(run=str(tmp_path/'run'), arms=('expert',))()
     looks = sft.Validation(store, ['put_on'], ['L0'], 2)
     assert [split_of(s.seed) for s in looks.scenes] == ['validation']*2
     assert {split_of(s.seed) for s in tune.Study(store, 'sft', scenes=3).scenes} == {'validation'}
+
+
+def test_sft_keeps_what_succeeds_most_and_is_surest_of_its_actions(tmp_path, monkeypatch):
+    "Guard: the kept adapter is chosen by validation success, and by the loss of action tokens where that is equal; more is better."
+    from thinkact_nb import sft
+    losses = dict(think=(30., 10), action=(4., 8))
+    monkeypatch.setattr(sft, 'token_losses', lambda *_: losses)
+    trainer, logged = object.__new__(sft.ValidatedSFT), []
+    trainer.__dict__.update(
+        model=torch.nn.Linear(1, 1), eval_dataset=[0], data_collator=lambda rows: {}, args=SimpleNamespace(eval_batch_size=1), state=None, control=None,
+        processing_class=SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids=str)), log=logged.append,
+        callback_handler=SimpleNamespace(on_evaluate=lambda *_: None),
+        validation=SimpleNamespace(episodes=lambda *_: pd.DataFrame(dict(parsed=[True, True], success=[True, False]))))
+    found = trainer.evaluate()
+    assert found == dict(eval_loss=34/18, eval_think_loss=3., eval_action_loss=.5, eval_parsed=1., eval_success=.5, eval_score=0.) and logged == [found]
+    config = sft.sft_config(Store(tmp_path/'run', get_profile('tiny')))
+    assert (config.metric_for_best_model, config.greater_is_better) == ('score', True)
 
 
 def test_claim_table_counts():

@@ -5,12 +5,12 @@ A change that no test notices is a hole in the tests. Works on copies of the pro
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import queue
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,6 +28,10 @@ KEPT = '.mutants.json'    # what an interrupted run has found, for --resume
 SHARE = .95               # of the mutations that some test can notice
 SLOWER = 6                # a test that takes this many times as long as without the mutation hangs
 LEAST = 60                # seconds that every mutation gets
+# imported once, in a process that is copied for every mutation: they take longer than most tests
+HEAVY = ('datasets', 'hypothesis', 'pandas', 'peft', 'pybullet', 'scipy.stats', 'statsmodels.stats.multitest', 'torch', 'transformers',
+         'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer')
+FORKS = multiprocessing.get_context('forkserver')
 LEFT_OUT = ('.*', '__pycache__', '*.egg-info', 'runs', '_docs', '_proc', 'build', 'dist')
 
 
@@ -69,20 +73,32 @@ def find(mutant, root):
     return path
 
 
-def pytest(root, tests, seconds):
+def inside(copy, tests, said):
+    "In a process of its own: runs pytest on a copy of the project."
+    os.setsid()  # what the tests begin is killed with them
+    for stream in (1, 2): os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    os.chdir(copy)
+    os.environ['PYTHONPATH'] = copy
+    sys.path.insert(0, copy)
+    import pytest
+    import thinkact_nb
+    if not thinkact_nb.__file__.startswith(copy): sys.exit(f'these are not the tests of {copy}: {thinkact_nb.__file__}')
+    sys.exit(int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', *shlex.split(tests)])))
+
+
+def pytest(copy, tests, seconds):
     "Runs tests in a copy: pytest's exit status, None if it took too long, and what it said."
-    env = os.environ | dict(PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE='1', OMP_NUM_THREADS='1', TQDM_DISABLE='1')
-    command = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', *shlex.split(tests)]
-    with tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as said:
-        process = subprocess.Popen(command, cwd=root, env=env, stdout=said, stderr=said, start_new_session=True)
-        try: status = process.wait(max(0, seconds))
-        except subprocess.TimeoutExpired: status = None
-        finally:
-            try: os.killpg(process.pid, signal.SIGKILL)  # also the simulators that the tests began
-            except ProcessLookupError: pass
-            process.wait()
-        said.seek(0)
-        return status, said.read()
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder)/'said'
+        said.touch()
+        process = FORKS.Process(target=inside, args=(str(copy), tests, str(said)))
+        process.start()
+        process.join(max(.1, seconds))
+        status = process.exitcode
+        try: os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError: process.kill()
+        process.join()
+        return status, said.read_text(errors='replace')
 
 
 class Run:
@@ -149,11 +165,8 @@ class Run:
         left = [m for m in mutants if m.name not in self.found]
         with tempfile.TemporaryDirectory() as folder:
             for i in range(self.workers):
-                copy = Path(shutil.copytree(self.root, Path(folder).resolve()/str(i), ignore=shutil.ignore_patterns(*LEFT_OUT)))
-                self.copies.put(copy)
-            where = f'import {PACKAGE}; print({PACKAGE}.__file__)'
-            imported = subprocess.check_output([sys.executable, '-c', where], cwd=copy, env=os.environ | dict(PYTHONPATH=str(copy)), text=True)
-            if not imported.startswith(str(copy)): raise Listed(f'tests in {copy} would import {imported.strip()}')
+                copy = Path(folder).resolve()/str(i)
+                self.copies.put(Path(shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))))
             self.each(self.check, dict.fromkeys(m.tests for m in left))
             self.each(self.attempt, left)
         return {m.name: self.found.get(m.name, 'not run') for m in mutants}
@@ -193,6 +206,8 @@ def main(words=None, root=ROOT):
             except Listed as e: faults.append(f'{m.name}: {e}')
         if faults: raise Listed('\n'.join(faults))
         if asked.check: return print(f'{len(mutants)} mutations apply')
+        os.environ.update(PYTHONDONTWRITEBYTECODE='1', OMP_NUM_THREADS='1', TQDM_DISABLE='1')
+        FORKS.set_forkserver_preload(HEAVY)
         start = time.monotonic()
         lines, enough = report(mutants, Run(root, asked.minutes, asked.workers, asked.resume)(mutants))
     except Listed as e: sys.exit(str(e))
