@@ -66,7 +66,7 @@ def test_each_text_is_judged_in_its_own_scene():
     assert [e.reward for e in found] == [1, -1, -1.25] and [e.success for e in found] == [True, False, False]
     assert [e.parsed for e in found] == [True, False, True] and found[1].failure == 'parse' and found[1].reason
     assert found[0].think_tokens == len(found[0].think.split()) > 5 and found[0].action_tokens == len(found[0].action.split())
-    assert found[0].grounding == 1 and np.isnan(episode_table(found).grounding[1])
+    assert found[0].grounding == found[2].grounding == 1 and np.isnan(episode_table(found).grounding[1])
 
 
 def test_a_rollout_keeps_samples_of_a_scene_together(monkeypatch):

@@ -3,10 +3,12 @@
 The lines stand in tests/mutants.yaml: the old text, the new text, the tests, and what the change would mean.
 A change that no test notices is a hole in the tests. Works on copies of the project: it changes nothing here."""
 import argparse
+import compileall
 import hashlib
 import json
 import multiprocessing
 import os
+import py_compile
 import queue
 import shlex
 import shutil
@@ -29,8 +31,8 @@ SHARE = .95               # of the mutations that some test can notice
 SLOWER = 6                # a test that takes this many times as long as without the mutation hangs
 LEAST = 60                # seconds that every mutation gets
 # imported once, in a process that is copied for every mutation: they take longer than most tests
-HEAVY = ('datasets', 'hypothesis', 'pandas', 'peft', 'pybullet', 'scipy.stats', 'statsmodels.stats.multitest', 'torch', 'transformers',
-         'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer')
+HEAVY = ('datasets', 'gymnasium', 'hypothesis', 'pandas', 'pebble', 'peft', 'pybullet', 'pytest', 'scipy.stats', 'statsmodels.stats.multitest',
+         'timm', 'torch', 'transformers', 'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer', 'tyro')
 FORKS = multiprocessing.get_context('forkserver')
 LEFT_OUT = ('.*', '__pycache__', '*.egg-info', 'runs', '_docs', '_proc', 'build', 'dist')
 
@@ -139,6 +141,7 @@ class Run:
         start = time.monotonic()
         status, said = pytest(copy, tests, self.end - start)
         self.seconds[tests] = time.monotonic() - start
+        with self.print_lock: print(f'unchanged {tests} ({self.seconds[tests]:.0f} s)', flush=True)
         if status is None: raise Listed(f'{tests}: not done when the time was over')
         if status in (4, 5): raise Listed(f'{tests}: no such tests')
         if status: raise Listed(f'{tests}: fails with no mutation, so it can kill none:\n{said[-2000:]}')
@@ -166,7 +169,10 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             for i in range(self.workers):
                 copy = Path(folder).resolve()/str(i)
-                self.copies.put(Path(shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))))
+                shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+                # what is not changed is compiled once; a changed module is known by its hash, not by its time
+                compileall.compile_dir(copy/PACKAGE, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+                self.copies.put(copy)
             self.each(self.check, dict.fromkeys(m.tests for m in left))
             self.each(self.attempt, left)
         return {m.name: self.found.get(m.name, 'not run') for m in mutants}
