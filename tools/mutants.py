@@ -29,7 +29,7 @@ LIST = 'tests/mutants.yaml'
 KEPT = '.mutants.json'    # what an interrupted run has found, for --resume
 SHARE = .95               # of the mutations that some test can notice
 SLOWER = 6                # a test that takes this many times as long as without the mutation hangs
-LEAST = 60                # seconds that every mutation gets
+LEAST = 120               # seconds that every mutation gets
 # imported once, in a process that is copied for every mutation: they take longer than most tests
 HEAVY = ('datasets', 'gymnasium', 'hypothesis', 'pandas', 'pebble', 'peft', 'pybullet', 'pytest', 'scipy.stats', 'statsmodels.stats.multitest',
          'timm', 'torch', 'transformers', 'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer', 'tyro')
@@ -109,7 +109,7 @@ class Run:
         self.root, self.end, self.workers = Path(root), time.monotonic() + 60*minutes, workers
         self.copies, self.seconds, self.print_lock = queue.SimpleQueue(), {}, threading.Lock()
         self.state = self.fingerprint()
-        self.found = self.kept() if resume else {}
+        self.found, self.tried = self.kept() if resume else {}, {}
 
     def fingerprint(self):
         "Changes with the package and its tests."
@@ -158,7 +158,8 @@ class Run:
         names = {0: 'survived', 1: 'killed', None: 'timeout'}
         result = 'not run' if status is None and time.monotonic() >= self.end else names.get(status, 'broken')
         with self.print_lock:
-            if result != 'not run': self.keep(mutant.name, result)
+            if result in ('killed', 'survived'): self.keep(mutant.name, result)  # what hung is tried again
+            self.tried[mutant.name] = result
             place = path.relative_to(copy)
             print(f'{result:9} {mutant.name} ({place}, {time.monotonic() - start:.0f} s)', flush=True)
             if result == 'broken': print(said[-2000:], flush=True)
@@ -175,7 +176,7 @@ class Run:
                 self.copies.put(copy)
             self.each(self.check, dict.fromkeys(m.tests for m in left))
             self.each(self.attempt, left)
-        return {m.name: self.found.get(m.name, 'not run') for m in mutants}
+        return {m.name: (self.found | self.tried).get(m.name, 'not run') for m in mutants}
 
 
 def report(mutants, results):
