@@ -1,5 +1,6 @@
 "PPO's arithmetic against plain loops, its gradient against the policy gradient, and a toy that every algorithm must solve."
 import math
+import re
 import sys
 from collections import defaultdict
 from dataclasses import replace
@@ -68,7 +69,8 @@ def trainer(tmp_path, monkeypatch):
         made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
                              _metrics=dict(train=defaultdict(list)), _seconds={}, _keep=0, _values=[], _passes=[],
                              model=SimpleNamespace(value_head=ppo.ValueHead(3) if algo.startswith('ppo') else None),
-                             state=SimpleNamespace(global_step=0), _raw=raw, reward_funcs=[None], current_gradient_accumulation_steps=1)
+                             state=SimpleNamespace(global_step=0), _raw=raw, reward_funcs=[None], current_gradient_accumulation_steps=1,
+                             _step=0, _buffered_inputs=[rolled()])
 
         def trl(self, inputs):
             self._passes.append((rollout['old_per_token_logps'], values))
@@ -185,6 +187,27 @@ def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
     torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[1., -1]]))
 
 
+def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
+    "Guard: a fit to the texts it judges foresees what it was told, and leaves nothing to learn."
+    mask = torch.ones(4, 2, dtype=torch.long)
+    given = rolled(completion_mask=mask, completion_ids=torch.zeros(4, 2, dtype=torch.long), **dict.fromkeys(('old_per_token_logps', 'ref_per_token_logps'), torch.zeros(4, 2)))
+    rewards = torch.tensor([[1.], [-1], [1], [1]])
+    facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)  # in the first half the second fact comes with -1, then with 1
+    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids: facts)
+    made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
+    made.model.value_head = ppo.ValueHead(3, 2)
+    out = made._generate_and_score_completions(None)
+    foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])
+    surprise = rewards - foreseen
+    mean, variance = surprise.mean(), surprise.var(correction=0)
+    torch.testing.assert_close(out['advantages'], (surprise - mean)/(variance + 1e-2).sqrt())
+    torch.testing.assert_close(out['old_values'], torch.tensor([[1., 1], [0, 0], [1, 1], [0, 0]]))  # what is kept is the fit to all
+    assert made._metrics['train']['explained_variance'] == [pytest.approx(1 - surprise.var(correction=0).item()/.75)]
+    made.state.global_step = 1
+    torch.testing.assert_close(made._generate_and_score_completions(None)['old_values'], out['old_values'])
+    assert made.model.value_head.told.weight.tolist() == [[pytest.approx(1), pytest.approx(0)]]
+
+
 def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
     "Guard: the critic's error is added with its weight, and the step's KL is estimated from the texts of the old policy."
     made = trainer()
@@ -198,6 +221,52 @@ def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
     error = (.9**2 + 4)/5/2  # clipping takes the larger error, and none has moved beyond .2
     assert loss.item() == pytest.approx(3 + .5*error) and made._metrics['train']['value_loss'] == [pytest.approx(error)]
     assert made._metrics['train']['step_kl'] == [pytest.approx((2 - 1 - math.log(2))/5)]
+
+
+@pytest.mark.parametrize('algo', ['ppo', 'grpo'])
+def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, algo):
+    "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
+    def trl(self, model, inputs):
+        self._passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
+        mask = inputs['completion_mask']
+        return (inputs['each']*mask).sum()/mask.sum()/self.current_gradient_accumulation_steps
+    monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
+    made = trainer(algo)
+    critic = dict(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3))
+    masks, losses, returns = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2)), (1., 4.), (1., 3.)
+    parts = [rolled(completion_mask=m, each=l*m, returns=r*m, **critic) for m, l, r in zip(masks, losses, returns)]
+    other = [rolled(completion_mask=torch.ones(2, 3)*0 + 1)]*2
+    made.__dict__.update(_buffered_inputs=[*other, *parts], current_gradient_accumulation_steps=2)
+    made.args.steps_per_generation = 4
+    total = 0
+    for made._step, part in ((6, parts[0]), (7, parts[1])): total += made._compute_loss(None, part).item()
+    policy, error = (6*1 + 2*4)/8, (6*.5 + 2*4.5)/8
+    assert total == pytest.approx(policy + (made.args.value_weight*error if algo == 'ppo' else 0))
+
+
+def test_a_rollout_holds_whole_minibatches(tmp_path):
+    "Guard: a minibatch that begins in one rollout and ends in the next has no mean."
+    odd = replace(PROFILE, rl_batch=5*PROFILE.rl_micro_batch)
+    assert ppo.rl_config(odd, tmp_path).gradient_accumulation_steps == 1 and ppo.rl_config(PROFILE, tmp_path).gradient_accumulation_steps == 4
+    with pytest.raises(ValueError, match='no whole number of minibatches'): ppo.rl_config(odd, tmp_path, gradient_accumulation_steps=2)
+
+
+def test_a_claim_said_twice_is_known_twice():
+    "Guard: at the first end of a claim nobody knows that it will come again; the critic would foresee the text."
+    scene = sim.make_scene('put_on', 'L0', 0)
+    claim = f'The {scene.bodies[0].name} is at {sim.loc_text(*scene.bodies[0].place)}'
+    text = f'<think>{claim}. Well. {claim}. {claim}, 3 cm away.'
+    ends = [end for end, name in sorted(ppo.told(text, scene)) if name == 'true claim']
+    assert ends == [m.end() for m in re.finditer(re.escape(claim), text)]
+    false = [end for end, name in ppo.told(text, scene) if name == 'false claim']
+    assert false == [len(text) - 1]
+
+
+def test_thinks_borrow_from_another_scene_of_their_task():
+    "Guard: a think of another task is nonsense in any case, and one of the same scene is as good as the own."
+    scenes = [('swap', 'L0', 1), ('sort', 'L0', 1), ('swap', 'L0', 1), ('swap', 'L0', 2), ('sort', 'L1', 1), ('stack', 'L0', 1)]
+    assert ppo.lenders(scenes) == [3, 4, 3, 2, 1, 4]
+    assert ppo.lenders(scenes[:1]) == [0] and ppo.lenders([]) == []
 
 
 def episodes(**rates):
