@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo export test test-lerobot test-browser test-colab site bench notebooks standin standin-check clean
+.PHONY: help setup demo export test mutants test-lerobot test-browser test-colab site bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,9 @@ test: $(READY) ## notebooks and package in step, README, site and its links, not
 	$(BIN)/python tools/build_site.py
 	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
 	$(BIN)/python -m pytest -q tests
+
+mutants: $(READY) ## a line of science code changed at a time: would a test notice? Up to half an hour; ARGS="--only NAME" or --resume
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 test-lerobot: $(READY) ## an export to LeRobot, read by the lerobot library in an environment of its own
 	rm -rf .lerobot/data && mkdir -p .lerobot/data

@@ -101,6 +101,78 @@ def test_every_claim_is_true(made):
     assert set(made_claims) == set(sim.TASKS)
 
 
+# bins: a red block at 30, 20, a blue block 10 bins further along x, a green pad 20 bins further along y, and a wall between the red block and the pad
+LAID = tuple(sim.Body(kind, colour, *sim.to_metres(*place)) for kind, colour, place in (
+    ('block', 'red', (30, 20)), ('block', 'blue', (40, 20)), ('pad', 'green', (30, 40)), ('wall', 'grey', (27, 30)), ('block', 'green', (40, 44))))
+TABLE = sim.Scene('put_on', 'L0', 0, '', LAID, ((0, 2),))
+
+
+@pytest.mark.parametrize('claim, true', [
+    # a place may be off by two bins on each axis, and no more
+    ('The red block is at <loc30><loc20>.', True), ('The red block is at <loc32><loc18>.', True), ('The red block is at <loc28><loc22>.', True),
+    ('The red block is at <loc33><loc20>.', False), ('The red block is at <loc30><loc23>.', False), ('The red block is at <loc27><loc17>.', False),
+    ('The red block is at <loc40><loc20>.', False), ('At <loc30><loc20> is the blue block.', False), ('The pink block is at <loc30><loc20>.', False),
+    # free: 8 cm from the centre of everything, not only of something
+    ('<loc20><loc52> is free.', True), ('<loc31><loc20> is free.', False), ('<loc30><loc27> is free.', False), ('<loc30><loc47> is free.', False), ('<loc20><loc20> is free.', True),
+    ('Nothing stands at <loc40><loc44>.', False),
+    # how many
+    ('I see one red block.', True), ('I see two red blocks.', False), ('I see one pink block.', False),
+    # which one a word picks out
+    ('The farthest one is the blue block.', True), ('The farthest one is the red block.', False), ('The nearest one is the green block.', True), ('The nearest one is the blue block.', False),
+    ('The farthest one is the grey wall.', False), ('The matching one is the green block.', True), ('The matching one is the red block.', False), ('The matching one is the green pad.', False),
+    # beside: the direction, seen from the robot, and within 5 to 20 cm
+    ('<loc42><loc20> is in front of the red block.', True), ('<loc42><loc20> is behind the red block.', False), ('<loc30><loc30> is to the right of the red block.', True),
+    ('<loc30><loc30> is to the left of the red block.', False), ('<loc32><loc20> is in front of the red block.', False), ('<loc55><loc20> is in front of the red block.', False),
+    ('<loc42><loc35> is in front of the red block.', False),
+    # between: one on each side of the wall
+    ('The wall is between the red block and the green pad.', True), ('The wall is between the red block and the blue block.', False), ('The wall separates the blue block and the green pad.', True)])
+def test_a_claim_is_true_or_false_by_hand(claim, true):
+    "Guard: a checker that is too kind, too strict or turned around makes every number about grounding a wrong one."
+    found = data.claims(claim, TABLE)
+    assert len(found) == 1 and found[0][2] is true and found[0][1] in claim, found
+
+
+@pytest.mark.parametrize('said, true', [(17, False), (18, True), (20, True), (22, True), (23, False)])
+def test_a_distance_may_be_off_by_two_centimetres(said, true):
+    "Guard: the red block is 20 cm from the pad; the claim of its place is true in any case."
+    claims = data.claims(f'The red block is at <loc30><loc20>, {said} cm away.', TABLE)
+    assert [(kind, holds) for kind, _, holds in claims] == [('distance', true), ('place', True)]
+
+
+def test_the_odd_one_is_the_only_one_of_its_kind():
+    "Guard: *odd* must not fit one of the crowd."
+    crowd = [sim.Body('block', colour, *sim.to_metres(i, 20)) for i, colour in ((20, 'red'), (30, 'blue'), (40, 'blue'))]
+    scene = sim.Scene('odd_one_out', 'L0', 0, '', (*crowd, sim.Body('pad', 'green', *sim.to_metres(30, 40))), ((0, 3),))
+    said = {name: data.claims(f'The odd one is the {name}.', scene)[0][2] for name in ('red block', 'blue block', 'green pad')}
+    assert said == {'red block': True, 'blue block': False, 'green pad': False}
+    assert [data.claims(f'I see {n}.', scene)[0][2] for n in ('one blue block', 'two blue blocks', 'three blue blocks')] == [False, True, False]
+
+
+def test_new_combinations_are_shown_at_no_other_level():
+    "Guard: what L2 is to test as new must not stand in the demonstrations."
+    pairs = {}
+    for level in ('L0', 'L1', 'L2'):
+        scenes = [sim.make_scene('put_on', level, seed) for seed in range(60)]
+        pairs[level] = {tuple(s.bodies[i].colour for i in s.moves[0]) for s in scenes}
+    assert not pairs['L2'] & (pairs['L0'] | pairs['L1']) and len(pairs['L2']) == 6
+
+
+def test_grounding_is_the_share_of_true_claims():
+    "Guard: claims come in the order of the think, and a think without a claim has no share."
+    think = 'The blue block is at <loc30><loc20>. <loc20><loc52> is free. The red block is at <loc30><loc20>. So I begin.'
+    assert [(kind, true) for kind, _, true in data.claims(think, TABLE)] == [('place', False), ('free', True), ('place', True)]
+    assert data.grounding(think, TABLE) == 2/3 and data.grounding('So I begin.', TABLE) is None
+
+
+@pytest.mark.parametrize('noise, wrong', [(0., 1.), (3., 0.)])
+def test_a_mistaken_observer_is_mistaken_in_one_thing(noise, wrong):
+    "Guard: noise moves places and leaves the choice, and the other way round."
+    scene = sim.make_scene('put_on', 'L0', 4)
+    believed = data.mistaken(scene, noise, wrong)
+    assert (believed.moves != scene.moves) == bool(wrong) and (believed.bodies != scene.bodies) == bool(noise)
+    assert [m[1] for m in believed.moves] == [m[1] for m in scene.moves]
+
+
 def test_wordings(): assert all(len(set(forms)) >= 5 for language in (data.ENGLISH, data.KOREAN) for forms in language.values())
 
 

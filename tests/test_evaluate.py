@@ -4,10 +4,12 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -75,6 +77,203 @@ def test_interaction_finds_what_was_put_in_and_nothing_else():
     assert ev.interaction(same, 'a', 'b').p[0] > .05 and ev.interaction(more, 'a', 'b').p_holm[0] < .001
     assert abs(ev.interaction(more, 'a', 'b').difference[0] - luck.mean()) < 1e-9
     with pytest.raises(UserError, match='no interventions'): ev.interaction(same, 'a', 'c')
+
+
+def apart(only_a, only_b, both=0, neither=0):
+    "Two arms on the same scenes, by how many only one of them solved."
+    return table(a=[1]*only_a + [0]*only_b + [1]*both + [0]*neither, b=[0]*only_a + [1]*only_b + [1]*both + [0]*neither)
+
+
+def test_a_comparison_by_hand():
+    "Guard: which arm is a and which b, and the difference is b's rate minus a's."
+    found = ev.compare(apart(2, 12, 5, 1), 'a', 'b')
+    assert (found.n, found.a_successes, found.b_successes, found.only_a, found.only_b) == (20, 7, 17, 2, 12)
+    assert found.difference == .5 and 0 < found.low < .5 < found.high and abs(found.p - binomtest(2, 14).pvalue) < 1e-12
+    assert 'b solved 17 of 20 scenes and a 7: +50 points' in str(found) and 'b alone solved 12, a alone 2' in str(found)
+    back = ev.compare(apart(12, 2, 5, 1), 'a', 'b')
+    assert 'b is better' in str(found) and 'a is better' in str(back) and back.difference == -.5 and back.high < 0
+    assert 'no evidence of a difference' in str(ev.compare(apart(1, 5, 9, 9), 'a', 'b'))
+
+
+def test_the_interval_of_a_difference_is_that_of_its_mean():
+    "Guard: near the normal interval of paired differences for many scenes."
+    found = ev.compare(apart(60, 90, 125, 125), 'a', 'b')
+    change = np.array([-1]*60 + [1]*90 + [0]*250)
+    reach = 1.96*change.std(ddof=1)/20
+    assert abs(found.low - (change.mean() - reach)) < .006 and abs(found.high - (change.mean() + reach)) < .006
+
+
+def test_arms_that_never_differ_may_still_differ_a_little():
+    "Guard: with 0 of 100 scenes discordant up to 3.6 % may be (exact, two-sided)."
+    found = ev.compare(apart(0, 0, 50, 50), 'a', 'b')
+    assert abs(found.high - .0362) < 1e-4 and found.low == -found.high and found.p == 1
+
+
+def test_detectable_difference_by_hand():
+    "Guard: of 8 discordant scenes all must fall on one side, with .05 to share between both sides."
+    assert binomtest(0, 8).pvalue < .05 < binomtest(1, 8).pvalue
+    share = ev.detectable(8, 1.)  # all scenes discordant: one side's chance x with x**8 + (1 - x)**8 = .8
+    side = (1 + share)/2
+    assert abs(side**8 + (1 - side)**8 - .8) < 1e-6
+    assert ev.detectable(5, 1.) is None and ev.detectable(100, 0.) is None
+    assert ev.detectable(100, .3, power=.9) > ev.detectable(100, .3) > ev.detectable(400, .3)
+
+
+P_VALUES = [binomtest(0, n).pvalue for n in (8, 7, 6)]  # .0078, .0156, .0312
+HOLM = [3*P_VALUES[0], 2*P_VALUES[1], 2*P_VALUES[1]]    # the last may not be below the one before
+
+
+def family():
+    "An arm and three others that are better by 8, 7 and 6 scenes of 20."
+    return table(sft=[0]*20, ppo=[1]*8 + [0]*12, grpo=[1]*7 + [0]*13, rloo=[1]*6 + [0]*14)
+
+
+def test_a_family_is_corrected_by_holm():
+    "Guard: three comparisons, their correction by hand; Benjamini-Hochberg's would be smaller."
+    found = ev.compare_all(family(), [('sft', arm) for arm in ('ppo', 'grpo', 'rloo')])
+    assert np.allclose(found.p, P_VALUES, atol=1e-12) and np.allclose(found.p_holm, HOLM, atol=1e-12)
+
+
+def test_the_report_says_the_corrected_p(tmp_path):
+    "Guard: the report's family is corrected by Holm, and its page says so after each comparison."
+    store = Store(tmp_path/'run', get_profile('tiny'), new=True)
+    numbers = dict.fromkeys(('reward', 'r_success', 'r_efficiency', 'r_safety', 'think_tokens', 'action_tokens', 'contact_force'), 0.)
+    rows = family().assign(dropped=False, failure='', weights='', **numbers)
+    rows['seed'] += 30_000_000
+    rows.to_parquet(store.path('eval')/'episodes.parquet')
+    store.push('eval')
+    found = report.findings(store)
+    assert [c['b'] for c in found['comparisons']] == ['ppo', 'grpo', 'rloo']
+    assert np.allclose([c['p_holm'] for c in found['comparisons']], HOLM, atol=1e-12)
+    page = report.page(found, [], ('sft', 'ppo'), '', 'run')
+    assert re.findall(r'Holm-corrected p = ([\d.]+)\.', page) == ['0.023', '0.031', '0.031']
+
+
+def test_interventions_are_corrected_by_holm():
+    "Guard: one family for all kinds of think, and the costs of each by hand."
+    own = [1]*20
+    exchanged = {'none': (0, 9), 'random': (0, 7), 'another': (1, 8)}  # scenes that a and b lose
+    lost = {f'{arm}:{kind}': [0]*n + [1]*(20 - n) for kind, both in exchanged.items() for arm, n in zip('ab', both)}
+    found = ev.interaction(table(**{'a:own': own, 'b:own': own}, **lost), 'a', 'b').set_index('kind')
+    assert np.allclose(found.loc['another', ['cost_a', 'cost_b', 'difference']].tolist(), [.05, .4, .35])
+    p = sorted(found.p)
+    assert p[0] < p[1] < .05 and np.allclose(sorted(found.p_holm), np.maximum.accumulate([3*p[0], 2*p[1], p[2]]))
+    assert not np.allclose(sorted(found.p_holm), sorted(found.p*3/np.array([1, 2, 3])))
+
+
+def scripted(monkeypatch):
+    "Arms that write down which of them thought and which acted; what `act` was asked for."
+    asked = []
+
+    def evaluate(store, arms, scenes, pool, seed=0, resume=False):
+        return pd.DataFrame(dict(output=[f'<think>{arms[0]} on {s.seed}</think><action></action>' for s in scenes]))
+
+    def act(store, arm, scenes, pool, starts=None, name=None, seed=0):
+        asked.append((arm, name, starts))
+        return table(**{name: [1]*len(scenes)}).assign(weights=arm)
+    monkeypatch.setattr(ev, 'evaluate', evaluate)
+    monkeypatch.setattr(ev, 'act', act)
+    return asked
+
+
+def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(monkeypatch, tmp_path):
+    "Guard: with the arms exchanged, RL's thinks would be credited with what RL's actions do."
+    asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(2, ['put_on'])
+    rows = ev.transplant(store, 'ppo', 'sft', scenes, None)
+    assert asked == [('sft', 'ppo>sft', ['<think>ppo on 0</think><action>', '<think>ppo on 1</think><action>'])]
+    kept = pd.read_parquet(store.path('eval')/'interventions.parquet')
+    assert rows.arm.unique().tolist() == kept.arm.unique().tolist() == ['ppo>sft']
+
+
+def test_an_intervention_puts_in_the_think_of_its_kind(monkeypatch, tmp_path):
+    "Guard: own, none, another scene's and the oracle's think go before the same arm's action."
+    asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
+    for kind in ('own', 'none', 'another', 'first 75 %', 'oracle'): ev.intervene(store, 'ppo', kind, scenes, None)
+    assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in ('own', 'none', 'another', 'first 75 %', 'oracle')]
+    thinks = [[s.removeprefix('<think>').removesuffix('</think><action>') for s in starts] for *_, starts in asked]
+    assert thinks[0] == ['ppo on 0', 'ppo on 1', 'ppo on 2'] and thinks[1] == ['']*3 and thinks[2] == ['ppo on 1', 'ppo on 2', 'ppo on 0']
+    assert thinks[3] == ['ppo on']*3 and thinks[4] == [ev.think_in(expert(s)) for s in scenes]
+
+
+def test_another_think_is_of_the_same_task():
+    "Guard: the next scene's think of the same task; of another task only where there is no other."
+    scenes = spread(5, ['put_on', 'stack'])
+    thinks = [f'{s.task} {i}' for i, s in enumerate(scenes)]
+    assert [ev.THINKS['another'](thinks, scenes, i) for i in range(5)] == ['put_on 2', 'stack 3', 'put_on 4', 'stack 1', 'put_on 0']
+    assert ev.THINKS['another'](thinks, scenes[:2], 0) == 'stack 1'
+
+
+def test_exchanged_entities_exchange_names_and_places():
+    "Guard: the block that is asked for and another change names and places, nothing else."
+    bodies = [sim.Body('block', 'red', *sim.to_metres(30, 20)), sim.Body('block', 'blue', *sim.to_metres(40, 25)), sim.Body('pad', 'green', *sim.to_metres(30, 40))]
+    scene = sim.Scene('put_on', 'L0', 0, '', tuple(bodies), ((0, 2),))
+    think = 'The red block is at <loc30><loc20>. At <loc41><loc25> is the blue block. The green pad is at <loc30><loc40>. So I move the red block.'
+    assert ev.swap_entities(think, scene) == 'The blue block is at <loc41><loc25>. At <loc30><loc20> is the red block. The green pad is at <loc30><loc40>. So I move the blue block.'
+    assert ev.swap_entities(think, sim.Scene('put_on', 'L0', 0, '', tuple(bodies[::2]), ((0, 1),))) == think
+
+
+def test_gained_is_what_the_second_arm_alone_solved():
+    "Guard: gained and lost exchanged would turn the gallery around."
+    rows = apart(1, 2, 1, 1).assign(instruction='', action='', failure='', output='', reward=0., r_success=0., r_safety=0.)
+    assert ev.changed(rows, 'a', 'b').change.tolist() == ['lost', 'gained', 'gained']
+
+
+def test_a_change_of_thinks_is_the_second_arm_minus_the_first():
+    "Guard: on scenes where both make a claim."
+    rows = apart(4, 4).assign(think_tokens=[10]*8 + [30]*8, grounding=[.5]*7 + [None] + [.75]*8)
+    said = ev.think_change(rows, 'a', 'b')
+    assert 'length 10 tokens with a and 30 tokens with b (change +20.0 to +20.0)' in said
+    assert 'true claims 50 % with a and 75 % with b (change +25.0 to +25.0)' in said
+
+
+def test_the_noise_floor_counts_what_differs(monkeypatch):
+    "Guard: scenes whose success differs, and texts that differ."
+    runs = [table(a=[1, 0, 1, 1]).assign(output=list('wxyz')), table(a=[1, 1, 0, 1]).assign(output=list('wxYZ'))]
+    monkeypatch.setattr(ev, 'act', lambda *_: runs.pop())
+    assert ev.noise_floor(None, 'a', [None]*4, None) == dict(scenes=4, texts=2, discordant=2)
+
+
+@pytest.mark.parametrize('arm, seeds', [('a', [0, 1]), ('b', [0, 1, 2])])
+def test_an_arm_with_fewer_scenes_is_not_paired(arm, seeds):
+    "Guard: scenes that only one arm saw would silently be left out, and the comparison be about others."
+    rows = table(a=[1, 0, 1], b=[1, 1, 0])
+    with pytest.raises(UserError, match='they share 2'): ev.compare(rows[~((rows.arm == arm) & (rows.seed == 2))], 'a', 'b')
+
+
+def test_evaluation_and_selection_use_scenes_of_their_own_split(tmp_path, monkeypatch):
+    "Guard: scenes that are trained on, chosen by and reported on must not be the same."
+    from thinkact_nb import sft, tune
+    from thinkact_nb.env import SPLIT_SIZE, SPLITS, split_of
+    firsts = sorted(SPLITS.values())
+    assert firsts == [i*SPLIT_SIZE for i in range(4)] and [split_of(f - 1) for f in firsts[1:]] == list(SPLITS)[:3]
+    assert {split_of(s.seed) for s in report.Eval(run='run').scenes('test', 3)} == {'test'}
+    class Enough(Exception): "All that is wanted."
+    def stop(self, split, n): raise Enough(split)
+    assert report.first_scene('validation', 5) == SPLITS['validation'] + 5
+    store = Store(tmp_path/'run', get_profile('tiny'), new=True)
+    with monkeypatch.context() as patched, pytest.raises(Enough, match='test'):
+        patched.setattr(report.Eval, 'scenes', stop)
+        report.Eval(run=str(tmp_path/'run'), arms=('expert',))()
+    looks = sft.Validation(store, ['put_on'], ['L0'], 2)
+    assert [split_of(s.seed) for s in looks.scenes] == ['validation']*2
+    assert {split_of(s.seed) for s in tune.Study(store, 'sft', scenes=3).scenes} == {'validation'}
+
+
+def test_sft_keeps_what_succeeds_most_and_is_surest_of_its_actions(tmp_path, monkeypatch):
+    "Guard: the kept adapter is chosen by validation success, and by the loss of action tokens where that is equal; more is better."
+    from thinkact_nb import sft
+    losses = dict(think=(30., 10), action=(4., 8))
+    monkeypatch.setattr(sft, 'token_losses', lambda *_: losses)
+    trainer, logged = object.__new__(sft.ValidatedSFT), []
+    trainer.__dict__.update(
+        model=torch.nn.Linear(1, 1), eval_dataset=[0], data_collator=lambda rows: {}, args=SimpleNamespace(eval_batch_size=1), state=None, control=None,
+        processing_class=SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids=str)), log=logged.append,
+        callback_handler=SimpleNamespace(on_evaluate=lambda *_: None),
+        validation=SimpleNamespace(episodes=lambda *_: pd.DataFrame(dict(parsed=[True, True], success=[True, False]))))
+    found = trainer.evaluate()
+    assert found == dict(eval_loss=34/18, eval_think_loss=3., eval_action_loss=.5, eval_parsed=1., eval_success=.5, eval_score=0.) and logged == [found]
+    config = sft.sft_config(Store(tmp_path/'run', get_profile('tiny')))
+    assert (config.metric_for_best_model, config.greater_is_better) == ('score', True)
 
 
 def test_claim_table_counts():

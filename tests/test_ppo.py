@@ -1,7 +1,11 @@
 "PPO's arithmetic against plain loops, its gradient against the policy gradient, and a toy that every algorithm must solve."
+import math
+import re
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +20,7 @@ from transformers import PrinterCallback
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import ppo, sim
 from thinkact_nb.data import expert, spread
-from thinkact_nb.env import Store, UserError, get_profile, seed_all
+from thinkact_nb.env import Store, UserError, get_profile, seed_all, split_of
 from thinkact_nb.model import chat, load_model, load_processor
 from thinkact_nb.reward import episode_table
 
@@ -53,6 +57,262 @@ def test_value_loss_is_the_mean_of_the_worse_square(rollout, clip):
         o, v, r = (x[i, j].item() for x in (old, now, returns))
         squares.append(max((v - r)**2, (min(max(v, o - clip), o + clip) - r)**2)/2)
     assert abs(ppo.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    "Makes a trainer with no model: TRL's part of a rollout is written down by hand, and ours is what is looked at."
+    def make(algo='ppo', rollout=None, values=None, raw=None, **settings):
+        made = object.__new__(ppo.PPOTrainer)
+        alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model, process_index=0, device='cpu')
+        config = ppo.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
+        made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
+                             _metrics=dict(train=defaultdict(list)), _seconds={}, _keep=0, _values=[], _passes=[],
+                             model=SimpleNamespace(value_head=ppo.ValueHead(3) if algo.startswith('ppo') else None),
+                             state=SimpleNamespace(global_step=0), _raw=raw, reward_funcs=[None], current_gradient_accumulation_steps=1,
+                             _step=0, _buffered_inputs=[rolled()])
+
+        def trl(self, inputs):
+            self._passes.append((rollout['old_per_token_logps'], values))
+            return dict(rollout)
+        monkeypatch.setattr(ppo.GRPOTrainer, '_generate_and_score_completions', trl)
+        return made
+    return make
+
+
+MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
+
+
+def rolled(**others):
+    "Two texts, of three tokens and of two, as TRL hands them over."
+    zeros = torch.zeros(2, 3)
+    return dict(completion_mask=MASK, completion_ids=torch.zeros(2, 3, dtype=torch.long), old_per_token_logps=zeros, ref_per_token_logps=zeros) | others
+
+
+def standardised(advantages):
+    "What the policy's loss gets, by numpy."
+    some = advantages[MASK.bool()].double().numpy()
+    return (advantages - some.mean())/np.sqrt(some.var() + 1e-2)*MASK
+
+
+VALUES, RAW = torch.tensor([[.1, .2, .4], [.3, -.2, 9.]]), torch.tensor([[1.], [-1.]])
+
+
+def test_a_rollout_gives_the_critic_what_was_earned_and_the_policy_what_was_better_than_foreseen(trainer):
+    "Guard: the critic's target is the reward whatever λ is; the reward falls on a text's last token; padding counts nothing."
+    out = trainer(rollout=rolled(), values=VALUES, raw=RAW, lam=.5)._generate_and_score_completions(None)
+    assert torch.allclose(out['returns']*MASK, torch.tensor([[1., 1, 1], [-1, -1, 0]]), atol=1e-6)
+    assert torch.equal(out['old_values'], torch.tensor([[.1, .2, .4], [.3, -.2, 0]]))
+    last = [[.1 + .5*(.2 + .5*.6), .2 + .5*.6, .6], [-.5 + .5*-.8, -.8, 0]]
+    torch.testing.assert_close(out['advantages'], standardised(torch.tensor(last)).float())
+
+
+def test_what_the_critic_foresaw_is_logged(trainer):
+    "Guard: explained variance is 1 for a critic that knows all, and below 0 for one that is worse than none."
+    known = torch.tensor([[1., 1, 1], [-1, -1, 0]])
+    logged = []
+    for values in (known, -known, known*0):
+        made = trainer(rollout=rolled(), values=values, raw=RAW)
+        made._generate_and_score_completions(None)
+        logged += made._metrics['train']['explained_variance']
+    assert np.allclose(logged, [1, -3, 0], atol=1e-6)
+
+
+def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(trainer):
+    "Guard: texts come from the policy, so the estimate is r - 1 - log r with r = reference/policy; with r turned around it is another number."
+    gap = torch.tensor([[math.log(2), 0, 0], [0, 0, math.log(9)]])  # the last is padding
+    made = trainer(rollout=rolled(ref_per_token_logps=gap), values=VALUES, raw=RAW)
+    made._generate_and_score_completions(None)
+    assert made._metrics['train']['ref_kl'] == [pytest.approx((2 - 1 - math.log(2))/5)]
+    assert trainer(rollout=rolled(), values=VALUES, raw=RAW, beta=0.).beta == 0
+
+
+def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
+    "Guard: without the KL term the policy may leave the language; these are the numbers that the page on PPO names."
+    configs = {algo: ppo.rl_config(PROFILE, tmp_path, algo, 1) for algo in ppo.ALGORITHMS}
+    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.))
+    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+credit': 1, 'ppo+short': 1}
+    assert {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency} == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
+    assert configs['grpo'].scale_rewards == 'group' and configs['rloo'].scale_rewards == 'none'
+
+
+@pytest.mark.parametrize('algo, factor', [('grpo', 1), ('rloo', 4/3)])
+def test_leave_one_out_is_the_group_mean_times_n_over_n_minus_one(trainer, algo, factor):
+    "Guard: r minus the mean of the three others is 4/3 of r minus the mean of all four."
+    rewards = torch.tensor([1., -1, -1, 0.])
+    given = rolled(advantages=rewards - rewards.mean(), completion_mask=torch.ones(4, 1), completion_ids=torch.zeros(4, 1, dtype=torch.long),
+                   **dict.fromkeys(('old_per_token_logps', 'ref_per_token_logps'), torch.zeros(4, 1)))
+    found = trainer(algo, rollout=given)._generate_and_score_completions(None)['advantages']
+    torch.testing.assert_close(found, given['advantages']*factor)
+    if algo == 'rloo': torch.testing.assert_close(found[0].item(), 1 - (-1 - 1 + 0)/3)
+
+
+def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatch):
+    "Guard: what a think contributes is added to the advantage of its own tokens, with a plus."
+    monkeypatch.setattr(ppo.PPOTrainer, '_contribution', lambda self, inputs: torch.tensor([2., -1.]))
+    monkeypatch.setattr(ppo.PPOTrainer, '_thinking', lambda self, ids: torch.tensor([[1., 1, 0], [1, 0, 0]]))
+    out = trainer('ppo+credit', rollout=rolled(), values=VALUES*0, raw=RAW)._generate_and_score_completions(None)
+    with_credit = torch.tensor([[1 + .5*2, 1 + .5*2, 1], [-1 - .5, -1, 0]])
+    torch.testing.assert_close(out['advantages'], standardised(with_credit).float())
+
+
+def test_a_think_ends_with_its_closing_tag(trainer):
+    "Guard: credit falls on the think and its closing tag, and on nothing after it."
+    made = trainer()
+    made.processing_class = SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids=lambda tag: 7 if tag == '</think>' else None))
+    assert made._thinking(torch.tensor([[3, 3, 7, 4, 7], [7, 3, 3, 3, 3], [3, 3, 3, 3, 3]])).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+
+
+def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monkeypatch):
+    "Guard: positive where the own think makes actions better; a text that was not parsed has none."
+    made = trainer('ppo+credit')
+    here = pd.DataFrame(dict(task='put_on', level='L0', seed=range(3), think=list('abc'), parsed=[True, True, False]))
+    made.reward_funcs = [SimpleNamespace(here=here, pool=None, weights=None)]
+    made.model.eval = made.model.train = lambda: None
+    made.processing_class = SimpleNamespace(tokenizer=None)
+    monkeypatch.setattr(ppo, 'write', lambda model, processor, images, instructions, starts, *_: starts)
+    worth = {'<think>a</think>': 1., '<think>b</think>': -1., '<think>c</think>': .5}
+    monkeypatch.setattr(ppo, 'judge', lambda scenes, outputs, *_: [SimpleNamespace(reward=worth[o]) for o in outputs])
+    gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3)
+    assert gained.tolist() == [1 - .5, -1 - 1, 0]
+
+
+def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
+    "Guard: a fact that came with reward 1 and one that came with −1 are worth that before the first update."
+    made = trainer(privileged=True)
+    made.model.value_head = ppo.ValueHead(3, 2)
+    facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
+    rewards = torch.tensor([[0, 0, 1.], [0, -1, 0]])
+    made._begin_critic(facts, rewards, MASK)
+    torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[1., -1]]))
+
+
+def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
+    "Guard: a fit to the texts it judges foresees what it was told, and leaves nothing to learn."
+    mask = torch.ones(4, 2, dtype=torch.long)
+    given = rolled(completion_mask=mask, completion_ids=torch.zeros(4, 2, dtype=torch.long), **dict.fromkeys(('old_per_token_logps', 'ref_per_token_logps'), torch.zeros(4, 2)))
+    rewards = torch.tensor([[1.], [-1], [1], [1]])
+    facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)  # in the first half the second fact comes with -1, then with 1
+    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids: facts)
+    made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
+    made.model.value_head = ppo.ValueHead(3, 2)
+    out = made._generate_and_score_completions(None)
+    foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])
+    surprise = rewards - foreseen
+    mean, variance = surprise.mean(), surprise.var(correction=0)
+    torch.testing.assert_close(out['advantages'], (surprise - mean)/(variance + 1e-2).sqrt())
+    torch.testing.assert_close(out['old_values'], torch.tensor([[1., 1], [0, 0], [1, 1], [0, 0]]))  # what is kept is the fit to all
+    assert made._metrics['train']['explained_variance'] == [pytest.approx(1 - surprise.var(correction=0).item()/.75)]
+    made.state.global_step = 1
+    torch.testing.assert_close(made._generate_and_score_completions(None)['old_values'], out['old_values'])
+    assert made.model.value_head.told.weight.tolist() == [[pytest.approx(1), pytest.approx(0)]]
+
+
+def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
+    "Guard: the critic's error is added with its weight, and the step's KL is estimated from the texts of the old policy."
+    made = trainer()
+    now, values = torch.tensor([[math.log(2), 0, 0], [0, 0, 5.]]), torch.tensor([[.1, 0, 0], [0, 0, 7.]])
+    def trl(self, model, inputs):
+        self._passes.append((now, values))
+        return torch.tensor(3.)
+    monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
+    given = rolled(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3), returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]))
+    loss = made._compute_loss(None, given)
+    error = (.9**2 + 4)/5/2  # clipping takes the larger error, and none has moved beyond .2
+    assert loss.item() == pytest.approx(3 + .5*error) and made._metrics['train']['value_loss'] == [pytest.approx(error)]
+    assert made._metrics['train']['step_kl'] == [pytest.approx((2 - 1 - math.log(2))/5)]
+
+
+@pytest.mark.parametrize('algo', ['ppo', 'grpo'])
+def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, algo):
+    "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
+    def trl(self, model, inputs):
+        self._passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
+        mask = inputs['completion_mask']
+        return (inputs['each']*mask).sum()/mask.sum()/self.current_gradient_accumulation_steps
+    monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
+    made = trainer(algo)
+    critic = dict(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3))
+    masks, losses, returns = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2)), (1., 4.), (1., 3.)
+    parts = [rolled(completion_mask=m, each=l*m, returns=r*m, **critic) for m, l, r in zip(masks, losses, returns)]
+    other = [rolled(completion_mask=torch.ones(2, 3)*0 + 1)]*2
+    made.__dict__.update(_buffered_inputs=[*other, *parts], current_gradient_accumulation_steps=2)
+    made.args.steps_per_generation = 4
+    total = 0
+    for made._step, part in ((6, parts[0]), (7, parts[1])): total += made._compute_loss(None, part).item()
+    policy, error = (6*1 + 2*4)/8, (6*.5 + 2*4.5)/8
+    assert total == pytest.approx(policy + (made.args.value_weight*error if algo == 'ppo' else 0))
+
+
+def test_a_rollout_holds_whole_minibatches(tmp_path):
+    "Guard: a minibatch that begins in one rollout and ends in the next has no mean."
+    odd = replace(PROFILE, rl_batch=5*PROFILE.rl_micro_batch)
+    assert ppo.rl_config(odd, tmp_path).gradient_accumulation_steps == 1 and ppo.rl_config(PROFILE, tmp_path).gradient_accumulation_steps == 4
+    with pytest.raises(ValueError, match='no whole number of minibatches'): ppo.rl_config(odd, tmp_path, gradient_accumulation_steps=2)
+
+
+def test_a_claim_said_twice_is_known_twice():
+    "Guard: at the first end of a claim nobody knows that it will come again; the critic would foresee the text."
+    scene = sim.make_scene('put_on', 'L0', 0)
+    claim = f'The {scene.bodies[0].name} is at {sim.loc_text(*scene.bodies[0].place)}'
+    text = f'<think>{claim}. Well. {claim}. {claim}, 3 cm away.'
+    ends = [end for end, name in sorted(ppo.told(text, scene)) if name == 'true claim']
+    assert ends == [m.end() for m in re.finditer(re.escape(claim), text)]
+    false = [end for end, name in ppo.told(text, scene) if name == 'false claim']
+    assert false == [len(text) - 1]
+
+
+def test_thinks_borrow_from_another_scene_of_their_task():
+    "Guard: a think of another task is nonsense in any case, and one of the same scene is as good as the own."
+    scenes = [('swap', 'L0', 1), ('sort', 'L0', 1), ('swap', 'L0', 1), ('swap', 'L0', 2), ('sort', 'L1', 1), ('stack', 'L0', 1)]
+    assert ppo.lenders(scenes) == [3, 4, 3, 2, 1, 4]
+    assert ppo.lenders(scenes[:1]) == [0] and ppo.lenders([]) == []
+
+
+def episodes(**rates):
+    "A ledger of four rollouts: task: successes in each, of ten."
+    return pd.DataFrame([dict(task=t, update=u, success=i < n) for t, each in rates.items() for u, n in enumerate(each, 1) for i in range(10)])
+
+
+def test_a_curriculum_asks_for_what_sometimes_succeeds():
+    "Guard: half evenly, half by p(1 − p): a task that always succeeds has as little to teach as one that never does."
+    found = ppo.shares(episodes(never=[0]*4, half=[5]*4, always=[10]*4), 5, ['never', 'half', 'always'])
+    p = np.array([1, 21, 41])/42  # one success and one failure are added
+    assert np.allclose(found, .5/3 + .5*p*(1 - p)/(p*(1 - p)).sum()) and found[0] == pytest.approx(found[2]) and found[1] > 2*found[0]
+
+
+def test_a_curriculum_looks_at_the_last_four_rollouts():
+    "Guard: the four before the one to come, and no older, no later one."
+    changed = episodes(a=[0, 5, 5, 5, 5, 0], b=[0, 0, 0, 0, 0, 0])
+    recent = episodes(a=[5]*4, b=[0]*4)
+    assert np.allclose(ppo.shares(changed, 6, ['a', 'b']), ppo.shares(recent, 5, ['a', 'b']))
+
+
+def test_rl_trains_on_scenes_of_its_own_split(tmp_path, monkeypatch):
+    "Guard: every seed of RL has scenes of its own, none of them of another split; and what it is told to weigh goes to the judge."
+    class Enough(Exception): "All that is wanted."
+    def stop(n, tasks, levels, seed): raise Enough(seed)
+    monkeypatch.setattr(ppo, 'spread', stop)
+    store = Store(tmp_path/'run', PROFILE)
+    (store.path('sft')/'adapter_config.json').write_text('{}')
+    firsts = []
+    for seed in (0, 1, 2):
+        with pytest.raises(Enough) as found: ppo.rl_trainer(store, None, seed=seed)
+        firsts += found.value.args
+    assert [split_of(first) for first in firsts] == ['rl']*3 and np.diff(firsts).tolist() == [ppo.SEED_SCENES]*2
+
+
+def test_what_the_critic_is_told_by_hand():
+    "Guard: true and false claims, strange places, right and wrong steps, each where its text ends."
+    place = sim.to_metres
+    scene = sim.Scene('put_on', 'L0', 0, '', (sim.Body('block', 'red', *place(30, 20)), sim.Body('pad', 'green', *place(30, 40))), ((0, 1),))
+    parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'true claim'), ('. The green pad is at <loc12>', 'strange half'), ('<loc40>', 'strange place'),
+             ('. So I go.</think>', None), ('<action>', 'acts'), ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
+    ends = np.cumsum([len(text) for text, _ in parts])
+    expected = [(end, name) for end, (_, name) in zip(ends, parts) if name]
+    assert sorted(ppo.told(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
+    known = ppo.facts([text for text, _ in parts], scene)
+    assert known[:, ppo.TOLD.index('true claim')].tolist() == [0, 0] + [1]*7 and known[:, ppo.TOLD.index('false claim')].tolist() == [0]*4 + [1]*5
 
 
 def broken(text, rng):

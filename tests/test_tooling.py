@@ -177,6 +177,92 @@ def test_run_notebooks_replaces_outputs(project):
     assert run(project, 'run_notebooks.py') == (1, '00_first.ipynb: cell 3 (cell3): ZeroDivisionError: division by zero')
 
 
+SUMS = """def add(a, b): return a + b
+def first(some): return some[0]
+def down(n):
+    while n > 0: n = n - 1
+    return n
+def same(x): return x * 1
+"""
+TESTS = "from thinkact_nb.sums import add, down, first, same\ndef test(): assert (add(2, 3), first([4]), down(2), same(5)) == (5, 4, 0, 5)\n"
+ENTRIES = dict(minus=('a + b', 'a - b'), last=('some[0]', 'some[-1]'), forever=('n = n - 1', 'n = n - 0'), unnamed=('def add(', 'def plus('),
+               gone=('a * b', 'a / b'), twice=('return', 'yield'), broken=('a + b', 'a +'))
+MUTATE = """import sys
+sys.path.insert(0, {tools!r})
+import mutants
+mutants.HEAVY, mutants.LEAST, mutants.SLOWER = (), 2, 3
+if __name__ == '__main__': mutants.main(sys.argv[1:], '.')
+"""
+
+
+@pytest.fixture
+def mutated(tmp_path):
+    "A project of one module and one test; runs the mutations of these names: (exit status, what was said)."
+    for folder, files in dict(thinkact_nb={'__init__.py': '', 'sums.py': SUMS}, tests={'test_sums.py': TESTS}).items():
+        (tmp_path/folder).mkdir()
+        for name, text in files.items(): (tmp_path/folder/name).write_text(text)
+
+    def tried(names, *words, equivalent=''):
+        entries = [dict(name=n, means='it', old=ENTRIES[n][0], new=ENTRIES[n][1], tests='tests/test_sums.py', equivalent=equivalent) for n in names]
+        (tmp_path/'tests/mutants.yaml').write_text(json.dumps(entries))
+        return run(tmp_path, MUTATE.format(tools=str(ROOT/'tools')), *words)
+    return tried
+
+
+def test_mutations_are_killed_or_survive(mutated):
+    "Guard: what no test notices, what hangs and what breaks the tests themselves is said by name and does not count as killed."
+    status, said = mutated(['minus', 'last', 'forever', 'unnamed'])
+    found = dict(line.split()[:2][::-1] for line in said.splitlines() if '(thinkact_nb/sums.py' in line)
+    assert status == 1 and found == dict(minus='killed', last='survived', forever='timeout', unnamed='broken'), said
+    assert '1 of 4 mutations killed (25.0%; at least 95% are asked for), 1 survived, 1 timeout, 1 broken' in said
+    status, said = mutated(['minus', 'last'], '--only', 'minus')
+    assert status == 0 and '1 of 1 mutations killed' in said
+
+
+def test_a_mutation_that_no_longer_applies_is_not_killed(mutated):
+    "Guard: after a refactoring the old text is gone, stands twice, or the new line is no Python; nothing is run then."
+    status, said = mutated(['minus', 'gone', 'twice', 'broken'])
+    assert status == 1 and [line.split(':')[0] for line in said.splitlines()] == ['gone', 'twice', 'broken'] and 'killed' not in said
+    assert all('does not apply' in line for line in said.splitlines())
+    assert mutated(['minus'], '--check') == (0, '1 mutations apply') and 'has no fly' in mutated(['minus'], '--only', 'fly')[1]
+
+
+def test_equivalent_mutations_do_not_count_but_must_survive(mutated):
+    "Guard: a reason that is not true fails."
+    status, said = mutated(['last'], equivalent='a list of one')
+    assert status == 0 and 'equivalent: last: a list of one' in said and '0 of 0 mutations' in said
+    status, said = mutated(['minus'], equivalent='it is not')
+    assert status == 1 and 'KILLED, though listed as equivalent: minus' in said
+
+
+def test_mutations_are_not_tried_with_tests_that_fail_anyway(mutated, tmp_path):
+    "Guard: a test that always fails would kill everything."
+    (tmp_path/'tests/test_sums.py').write_text('def test(): assert 0')
+    status, said = mutated(['minus'])
+    assert status == 1 and 'fails with no mutation' in said and 'killed' not in said
+
+
+def test_mutation_testing_ends_in_time_and_goes_on(mutated, tmp_path):
+    "Guard: what there was no time for is said and fails; --resume keeps what was found, as long as nothing changed."
+    status, said = mutated(['minus'], '--minutes', '0')
+    assert status == 1 and 'not done when the time was over' in said
+    assert mutated(['minus', 'last'], '--only', 'minus')[0] == 0
+    status, said = mutated(['minus', 'last'], '--resume')
+    assert status == 1 and 'minus (' not in said and 'survived  last (' in said and '1 of 2' in said
+    (tmp_path/'thinkact_nb/sums.py').write_text(SUMS + '# changed')
+    assert 'minus (' in mutated(['minus', 'last'], '--resume')[1]
+
+
+def test_the_list_of_mutations_applies():
+    "Guard: a line that is rewritten takes its entry in tests/mutants.yaml along."
+    import mutants
+    listed, faults = mutants.read(ROOT), []
+    for mutant in listed:
+        try: mutants.find(mutant, ROOT)
+        except mutants.Listed as e: faults.append(f'{mutant.name}: {e}')
+    assert not faults and len(listed) >= 60
+
+
 def test_what_gets_installed(monkeypatch):
     import setuptools
     told = {}

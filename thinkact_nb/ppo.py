@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOLD', 'FACTS', 'ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'COLUMNS', 'CURRICULUM', 'SEED_SCENES',
-           'gae', 'told', 'facts', 'ValueHead', 'value_loss', 'PPOConfig', 'rl_config', 'PPOTrainer', 'summary',
-           'log_rows', 'Ledger', 'shares', 'Curriculum', 'scene_dataset', 'rl_trainer', 'train_rl']
+           'gae', 'told', 'facts', 'ValueHead', 'value_loss', 'PPOConfig', 'rl_config', 'PPOTrainer', 'lenders',
+           'summary', 'log_rows', 'Ledger', 'shares', 'Curriculum', 'scene_dataset', 'rl_trainer', 'train_rl']
 
 # %% ../nbs/06_ppo.ipynb #918d93fc
 import json, re, shutil, time, warnings
@@ -23,7 +23,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, seed_all
 from .sim import COLOURS, SKILLS, TASKS, Scene, SimPool, make_scene, solve, to_bins
-from .data import claims, spread
+from .data import _CLAIMS, claims, spread
 from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write
 from .sft import Bar, Checkpoints, only_numbers
 from .reward import RewardWeights, episode_table, judge
@@ -48,15 +48,18 @@ def gae(
 # %% ../nbs/06_ppo.ipynb #63d349bc
 _PLACE, _STEP = re.compile(r"<loc(\d\d)>(?:<loc(\d\d)>)?"), re.compile(rf"({'|'.join(SKILLS)}) <loc(\d\d)><loc(\d\d)>")
 
+def _claim_ends(text):
+    "Where each of a text's `claims` ends, in their order. One said twice ends twice: told at its first end, the second would be foreseen."
+    found = [(m.start(), kind, m[0], m.end()) for kind, forms in _CLAIMS.items() for form in forms for m in form.finditer(text)]
+    return [end for *_, end in sorted(found)]
+
 def told(
     text:str,
     scene:Scene
 ) -> list[tuple[int, str]]: # where in the text it became known, and what: a name in `TOLD`
     "What the simulator can tell about a text, in no order."
-    found, at = [], 0
-    for _, claim, true in claims(text, scene):
-        at = text.index(claim, at)
-        found.append((at + len(claim), "true claim" if true else "false claim"))
+    judged = zip(claims(text, scene), _claim_ends(text), strict=True)
+    found = [(end, "true claim" if true else "false claim") for (_, _, true), end in judged]
     known, near = [to_bins(*p) for p in (*(b.place for b in scene.bodies), *scene.places)], lambda a, b: abs(a - b) <= 2
     for m in _PLACE.finditer(text):
         fits = [k for k in known if near(int(m[1]), k[0])]
@@ -149,6 +152,8 @@ class PPOConfig(GRPOConfig):
         self.num_generations = texts
         if self.gradient_accumulation_steps % (self.steps_per_generation * self.num_iterations) == 0:
             raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; use two minibatches or two epochs")
+        if self.steps_per_generation % self.gradient_accumulation_steps:
+            raise ValueError(f"a rollout of {self.steps_per_generation} micro-batches holds no whole number of minibatches of {self.gradient_accumulation_steps}")
 
 # %% ../nbs/06_ppo.ipynb #fb721676
 MINIBATCHES = 2     # optimizer steps per epoch
@@ -164,7 +169,7 @@ def rl_config(
 ) -> PPOConfig:
     "The settings of a profile."
     rows = profile.rl_batch // profile.rl_micro_batch
-    accumulate = max(1, rows // MINIBATCHES)
+    accumulate = 1 if rows % MINIBATCHES else rows // MINIBATCHES
     steps = rows // accumulate * profile.rl_epochs
     numbers = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate, steps_per_generation=rows, num_iterations=profile.rl_epochs,
         max_steps=(updates or profile.rl_updates) * steps, logging_steps=steps, save_steps=SAVE_EVERY * steps,
@@ -255,16 +260,17 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
         first = self.accelerator.process_index * len(mask)
         rewards = torch.zeros_like(values)
         rewards[torch.arange(len(mask)), mask.sum(1) - 1] = self._raw[first:first + len(mask)].sum(1)  # on the last token
-        if not self.state.global_step: self._begin_critic(out["facts"], rewards, mask)
+        foreseen = None if self.state.global_step else self._begin_critic(out["facts"], rewards, mask)
         values = self.value_head.add(values, out["facts"]).detach()
+        foreseen = values if foreseen is None else foreseen
         returns = gae(rewards, values, mask, self.args.gamma, 1.)[1]
-        advantages, _ = gae(rewards, values, mask, self.args.gamma, self.args.lam)
+        advantages, _ = gae(rewards, foreseen, mask, self.args.gamma, self.args.lam)
         if self.args.credit:
             with self._clock("credit"): advantages = advantages + self.args.credit * self._contribution(inputs)[:, None] * self._thinking(out["completion_ids"])
         mean, variance = self._moments(advantages, mask)
         out |= dict(advantages=(advantages - mean) * (variance > 1e-8) * (variance + 1e-2).rsqrt() * mask, old_values=values * mask, returns=returns)
         spread_of_returns = self._moments(returns, mask)[1]
-        if spread_of_returns > 1e-6: self._put(explained_variance=1 - self._moments(returns - values, mask)[1] / spread_of_returns)
+        if spread_of_returns > 1e-6: self._put(explained_variance=1 - self._moments(returns - foreseen, mask)[1] / spread_of_returns)
     self._rollout = out
     return out
 
@@ -274,14 +280,32 @@ def _facts(self:PPOTrainer, ids):
     pieces, keys = [self.processing_class.batch_decode(row[:, None]) for row in ids], self.reward_funcs[0].here[["task", "level", "seed"]]
     return torch.tensor(np.stack([facts(p, make_scene(*key)) for p, key in zip(pieces, keys.itertuples(index=False))]), dtype=torch.float32, device=ids.device)
 
+# %% ../nbs/06_ppo.ipynb #c1d7a053
 @patch
 def _begin_critic(self:PPOTrainer, facts, rewards, mask):
-    "Before the first update: what facts are worth, by least squares."
-    if not self.args.privileged: return
-    x, y = facts[mask.bool()].double(), rewards.sum(1, keepdim=True).expand_as(rewards)[mask.bool()].double()
-    xx, xy = (self.accelerator.reduce(part, "sum") for part in (x.T @ x, x.T @ y))
-    self.value_head.told.weight.data = (torch.linalg.pinv(xx, hermitian=True) @ xy)[None].to(facts.dtype)
+    "Before the first update: what facts are worth, by least squares. Returns what a fit to the other half of the texts foresees."
+    if not self.args.privileged: return None
+    earned = rewards.sum(1, keepdim=True).expand_as(rewards)
+    second = torch.arange(len(mask), device=mask.device) >= len(mask) / 2
+    def fit(texts):
+        kept = mask.bool() & texts[:, None]
+        x, y = facts[kept].double(), earned[kept].double()
+        xx, xy = (self.accelerator.reduce(part, "sum") for part in (x.T @ x, x.T @ y))
+        return (torch.linalg.pinv(xx, hermitian=True) @ xy).to(facts.dtype)
+    self.value_head.told.weight.data = fit(second | ~second)[None]
+    return torch.where(second[:, None], facts @ fit(~second), facts @ fit(second))
 
+# %% ../nbs/06_ppo.ipynb #c1d7a055
+def lenders(
+    scenes:list[tuple] # task, level and seed of each text
+) -> list[int]: # which text lends its think to each
+    "The text before it that is of another scene of the same task, round and round; where there is none, the text before it."
+    n = len(scenes)
+    before = [[(i - k) % n for k in range(1, n)] or [i] for i in range(n)]
+    lends = lambda i, j: scenes[i][0] == scenes[j][0] and scenes[i] != scenes[j]
+    return [next((j for j in order if lends(i, j)), order[0]) for i, order in enumerate(before)]
+
+# %% ../nbs/06_ppo.ipynb #c1d7a057
 @patch
 def _thinking(self:PPOTrainer, ids):
     "1 on the tokens of the think, its closing tag included."
@@ -290,21 +314,23 @@ def _thinking(self:PPOTrainer, ids):
 
 @patch
 def _contribution(self:PPOTrainer, inputs):
-    "What each text's own think adds to the reward: that of actions sampled after it, less that of actions sampled after the think of another scene."
+    "What each text's own think adds to the reward: that of actions sampled after it, less that of actions sampled after the think that another scene of its task lends it."
     ledger, k, model = self.reward_funcs[0], self.args.credit_samples, self.accelerator.unwrap_model(self.model)
     table, repeat = ledger.here, lambda some: [x for x in some for _ in range(k)]
-    scenes = repeat([make_scene(*key) for key in zip(table.task, table.level, table.seed)])
+    keys = list(zip(table.task, table.level, table.seed))
+    scenes = repeat([make_scene(*key) for key in keys])
     images, instructions = repeat([np.asarray(row["image"]) for row in inputs]), [s.instruction for s in scenes]
     def worth(thinks):
         begun = repeat([f"<think>{think}</think>" for think in thinks])
         outputs = write(model, self.processing_class, images, instructions, begun, self.args.max_completion_length, 1., len(begun), self.state.global_step)
         return np.reshape([e.reward for e in judge(scenes, outputs, ledger.pool, self.processing_class.tokenizer, ledger.weights)], (-1, k)).mean(1)
     model.eval()
-    with torch.random.fork_rng(): gained = (worth(table.think) - worth(np.roll(table.think, 1))) * table.parsed
+    with torch.random.fork_rng(): gained = (worth(table.think) - worth(table.think.iloc[lenders(keys)])) * table.parsed
     model.train()
     self._put(contribution=gained.mean())
     return torch.tensor(gained.to_numpy(), dtype=torch.float32, device=self.accelerator.device)
 
+# %% ../nbs/06_ppo.ipynb #c1d7a059
 @patch
 def _prepare_inputs(self:PPOTrainer, batch):
     rows = self.args.steps_per_generation
@@ -314,16 +340,24 @@ def _prepare_inputs(self:PPOTrainer, batch):
 
 # %% ../nbs/06_ppo.ipynb #d2f87b41
 @patch
+def _weight(self:PPOTrainer):
+    "The tokens of this micro-batch, as a multiple of the mean of its minibatch."
+    size, here = self.current_gradient_accumulation_steps, self._step % self.args.steps_per_generation
+    begins = here - here % size
+    tokens = torch.stack([part["completion_mask"].sum() for part in self._buffered_inputs[begins:begins + size]]).float()
+    return tokens[here - begins] * size / self.accelerator.reduce(tokens.sum(), "mean")
+
+@patch
 def _compute_loss(self:PPOTrainer, model, inputs):
     self._passes = []
     loss = super(PPOTrainer, self)._compute_loss(model, inputs)
     (now, values), mask = self._passes[0], inputs["completion_mask"]
     change = ((now - inputs["old_per_token_logps"]) * mask).detach()
     self._put(step_kl=self._moments(change.exp() - change - 1, mask)[0])
-    if values is None: return loss
+    if values is None: return loss * self._weight()
     error = value_loss(self.value_head.add(values, inputs["facts"]), inputs["old_values"], inputs["returns"], mask, self.args.value_clip)
     self._put(value_loss=error.detach())
-    return loss + self.args.value_weight * error / self.current_gradient_accumulation_steps
+    return (loss + self.args.value_weight * error / self.current_gradient_accumulation_steps) * self._weight()
 
 @patch
 def create_optimizer(self:PPOTrainer, *args):
