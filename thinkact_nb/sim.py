@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE', 'CLEARANCE',
-           'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'FINGERS',
-           'TABLE', 'LAMP', 'TRAVEL', 'RELATIONS', 'CHUNK', 'FPS', 'to_bins', 'to_metres', 'loc_text', 'Step',
-           'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask',
-           'Task', 'make_scene', 'is_success', 'solve', 'inverse_kinematics', 'Outcome', 'renderer', 'World',
-           'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene', 'SimPool',
+           'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'CRASHED',
+           'FINGERS', 'TABLE', 'LAMP', 'TRAVEL', 'RELATIONS', 'CHUNK', 'FPS', 'to_bins', 'to_metres', 'loc_text',
+           'Step', 'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch',
+           'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome', 'renderer',
+           'World', 'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene', 'SimPool',
            'expert_table', 'write_video', 'record_episode', 'Playground']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
@@ -100,7 +100,8 @@ def parse_program(
 def parse_output(
     text:str # anything at all
 ) -> Output:
-    "Take a policy's text apart; any string gives a program or a reason, never an exception."
+    "Take a policy's text apart; anything gives a program or a reason, never an exception."
+    if not isinstance(text, str): return Output("", None, f"not a text: {type(text).__name__}")
     m = _OUTPUT.fullmatch(text)
     if not m: return Output("", None, "no <think>…</think><action>…</action>")
     return Output(m[1].strip(), *parse_program(m[2]))
@@ -291,8 +292,14 @@ def is_success(
     scene:Scene,
     poses     # final x, y, z of every body, metres, (bodies, 3)
 ) -> bool:
-    "Whether the scene's task is done: a pure function of the final poses."
-    return TASKS[scene.task].success(scene, poses)
+    "Whether the scene's task is done and nothing fell off the table: a pure function of the final poses."
+    return not fallen(poses) and TASKS[scene.task].success(scene, poses)
+
+def fallen(
+    poses # x, y, z of every body, metres, (bodies, 3)
+) -> int:
+    "How many bodies lie below the table."
+    return sum(p[2] < -.05 for p in poses)
 
 def solve(
     scene:Scene
@@ -348,8 +355,10 @@ class Outcome:
 
 FAILURES = dict(parse="the text has no valid program", invalid="a step that is no skill at a bin, or too many steps", unreachable="a place out of the arm's reach",
                 missed="nothing was in the fingers after a pick", empty_hand="a place with nothing in the hand", wrong_object="what was picked first is not asked for",
-                dropped="the body slipped out of the fingers", wrong_place="the right body ended in the wrong place")
+                dropped="the body slipped out of the fingers", off_table="a body fell off the table", wrong_place="the right body ended in the wrong place",
+                crashed="the simulator itself died or hung, every time it was tried")
 NO_PROGRAM = Outcome(False, "parse")  # the outcome of a text with no valid program: nothing moves
+CRASHED = Outcome(False, "crashed")   # the outcome of an episode that has none
 
 # %% ../nbs/01_sim.ipynb #fa062571
 _EGL = """import importlib.util, pybullet
@@ -504,14 +513,17 @@ def _step(self:World, carrying=False):
     if self.watcher and self.steps % 10 == 0: self.watcher(self)
 
 # %% ../nbs/01_sim.ipynb #22c22e71
+def _eased(path, steps):
+    "Where `path(u)`, u from 0 to 1 with a soft start and end, is at every fourth of its steps and at the last."
+    return [path(u * u * (3 - 2 * u)) for u in (k / steps for k in range(1, steps + 1) if k % 4 == 0 or k == steps)]
+
 @patch
-def _follow(self:World, path, steps, carrying=False):
-    "Follow `path(u)`, u from 0 to 1 with a soft start and end; new motor targets every fourth step."
-    last = self.joints
+def _follow(self:World, points, steps, carrying=False):
+    "Pass through the joint angles of `_eased`: new motor targets every fourth step."
+    last, ahead = self.joints, iter(points)
     for k in range(1, steps + 1):
         if k % 4 == 0 or k == steps:
-            u = k / steps
-            joints = path(u * u * (3 - 2 * u))
+            joints = next(ahead)
             self._command(joints, (joints - last) * 60)
             last = joints
         self._step(carrying)
@@ -521,18 +533,15 @@ def _follow(self:World, path, steps, carrying=False):
 def _move(self:World, joints, speed=3.):
     "Move the arm to joint angles (rad) at a peak joint speed (rad/s), with what it holds."
     start, way = self.joints, joints - self.joints
-    self._follow(lambda u: start + way * u, max(2, math.ceil(np.abs(way).max() * 1.5 / speed * 240)), carrying=True)
+    steps = max(2, math.ceil(np.abs(way).max() * 1.5 / speed * 240))
+    self._follow(_eased(lambda u: start + way * u, steps), steps, carrying=True)
 
 @patch
 def _rest(self:World):
     "Bring the arm home: up first, and turning late, so that it does not sweep what stands beside it."
     start, way, late = self.joints, np.array(HOME) - self.joints, np.arange(7) == 0
-    self._follow(lambda u: start + way * np.where(late, u**3, u), math.ceil(np.abs(way).max() * 120), carrying=True)
-
-@patch
-def _line(self:World, x, y, start, end, speed=.8):
-    "Move the hand straight from one height to another (metres) at a peak speed (m/s)."
-    self._follow(lambda u: inverse_kinematics(x, y, start + (end - start) * u), max(2, math.ceil(abs(end - start) * 1.5 / speed * 240)))
+    steps = math.ceil(np.abs(way).max() * 120)
+    self._follow(_eased(lambda u: start + way * np.where(late, u**3, u), steps), steps, carrying=True)
 
 @patch
 def _hold(self:World, steps):
@@ -550,6 +559,13 @@ def _fingers(self:World, width):
 TRAVEL = 0.14  # height of the grasp point between skills, metres
 
 class Unreachable(Exception): "A place the arm cannot reach."
+
+def _line(x, y, start, end, speed=.8):
+    "Joint angles that move the hand straight from one height to another (metres) at a peak speed (m/s), and their steps."
+    steps = max(2, math.ceil(abs(end - start) * 1.5 / speed * 240))
+    points = _eased(lambda u: inverse_kinematics(x, y, start + (end - start) * u), steps)
+    if any(p is None for p in points): raise Unreachable
+    return points, steps
 
 @patch
 def _above(self:World, x, y, z):
@@ -576,9 +592,10 @@ def pick(self:World,
     "Grasp what stands at a place and lift it. Raises `Unreachable`."
     top, wanted = self._top(x, y)
     low, high = max(top - .02, .012), max(TRAVEL, top + .06)
+    down, up = _line(x, y, high, low), _line(x, y, low, high)  # found before anything moves
     self._above(x, y, high)
     self.wanted = wanted
-    self._line(x, y, high, low)
+    self._follow(*down)
     self._hold(4)
     self._fingers(0.)
     self._hold(24)
@@ -586,7 +603,7 @@ def pick(self:World,
     self.held = wanted if {*FINGERS} <= touching else None
     self.grasped.append(self.held)
     if self.held is None: self.mishaps.append("missed")
-    self._line(x, y, low, high)
+    self._follow(*up)
 
 @patch
 def place(self:World,
@@ -597,13 +614,14 @@ def place(self:World,
     if self.held is None: self.mishaps.append("empty_hand")
     top, _ = self._top(x, y)
     low, high = top + .022, max(TRAVEL, top + .10)
+    down, up = _line(x, y, high, low), _line(x, y, low, high)
     self._above(x, y, high)
-    self._line(x, y, high, low)
+    self._follow(*down)
     self.held = None
     self._hold(6)
     self._fingers(.04)
     self._hold(14)
-    self._line(x, y, low, high)
+    self._follow(*up)
     self.wanted = None
 
 @patch
@@ -616,14 +634,16 @@ def via(self:World,
 
 # %% ../nbs/01_sim.ipynb #edd8cc86
 @patch
-def _failure(self:World):
+def _failure(self:World, poses):
     "The first thing that went wrong, a name in `FAILURES`."
     moved = [self.bodies[a] for a, _ in self.scene.moves]
     if self.grasped and self.grasped[0] is not None and self.grasped[0] not in moved: return "wrong_object"
-    return self.mishaps[0] if self.mishaps else "wrong_place"
+    if self.mishaps: return self.mishaps[0]
+    return "off_table" if fallen(poses) else "wrong_place"
 
 def _runs(step):
     "Whether a step is a skill at a bin."
+    if not isinstance(step, tuple) or len(step) != 3: return False
     skill, *place = step
     return skill in SKILLS and all(isinstance(v, (int, np.integer)) and 0 <= v < BINS for v in place)
 
@@ -641,8 +661,8 @@ def run(self:World,
     self._rest()
     poses = self.poses()
     success = reached and is_success(self.scene, poses)
-    return Outcome(success, "" if success else self._failure(), self.force, self.touched, "dropped" in self.mishaps, self.speed,
-                   sum(p[2] < -.05 for p in poses), self.steps, poses)
+    return Outcome(success, "" if success else self._failure(poses), self.force, self.touched, "dropped" in self.mishaps, self.speed,
+                   fallen(poses), self.steps, poses)
 
 # %% ../nbs/01_sim.ipynb #f110c810
 def _stack(table):
