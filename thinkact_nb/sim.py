@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE', 'CLEARANCE',
            'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'CRASHED',
-           'FINGERS', 'TABLE', 'LAMP', 'TRAVEL', 'RELATIONS', 'CHUNK', 'FPS', 'to_bins', 'to_metres', 'loc_text',
-           'Step', 'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch',
-           'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome', 'renderer',
-           'World', 'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene', 'SimPool',
-           'expert_table', 'write_video', 'record_episode', 'Playground']
+           'FINGERS', 'TABLE', 'LAMP', 'TRAVEL', 'RELATIONS', 'START', 'STARTS', 'FPS', 'to_bins', 'to_metres',
+           'loc_text', 'Step', 'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests',
+           'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome',
+           'renderer', 'World', 'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene',
+           'Lost', 'SimPool', 'expert_table', 'write_video', 'record_episode', 'Playground']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
-import functools, html, importlib.util, io, itertools, math, multiprocessing, os, re, signal, subprocess, sys, tempfile
+import contextlib, ctypes, functools, html, importlib.util, io, itertools, math, multiprocessing, os, pickle, re, signal, subprocess, sys, tempfile, threading, warnings
 import xml.etree.ElementTree as ElementTree
 from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.pool import ExceptionWithTraceback
 from pathlib import Path
 from typing import Callable, NamedTuple
-import gymnasium, numpy as np, pebble
+import gymnasium, numpy as np
 from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
@@ -858,9 +858,15 @@ def _world(): return World()
 def run_episode(
     job:tuple # (scene, program or None)
 ) -> Outcome:
-    "One episode in this process's own world; no program means no motion."
+    "One episode in this process's own world; no program means no motion, an error in the simulator is a crash."
     scene, program = job
-    return _world().reset(scene).run(program) if program else NO_PROGRAM
+    if program is None: return NO_PROGRAM
+    world = _world()
+    try: return world.reset(scene).run(program)
+    except Exception as error:
+        warnings.warn(f"{scene.task} {scene.level} seed {scene.seed}: {type(error).__name__}: {error}; counted as crashed")
+        _world.cache_clear()  # the next episode has a new world
+        return CRASHED
 
 def draw_scene(
     job:tuple # (scene, pixels per side)
@@ -869,6 +875,66 @@ def draw_scene(
     scene, size = job
     return _world().reset(scene).render(size)
 
+# %% ../nbs/01_sim.ipynb #8f21b3d6
+def _answer(job):
+    "What came of a pickled job, pickled: whether it went well, and its result or its error."
+    try:
+        work, what = pickle.loads(job)
+        return pickle.dumps((True, work(what)))
+    except Exception as error:
+        with contextlib.suppress(Exception):  # some errors cannot be pickled, or not be read again
+            told = pickle.dumps((False, ExceptionWithTraceback(error, error.__traceback__)))
+            pickle.loads(told)
+            return told
+        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+
+def _end_with_parent():
+    "Wait until the parent is gone, then go too."
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+def _serve(pipe):
+    "The life of a worker: say that it is there, then answer until the parent closes the pipe."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"")
+        while True: pipe.send_bytes(_answer(pipe.recv_bytes()))
+
+# %% ../nbs/01_sim.ipynb #e91c5f38
+START = 120.  # seconds a worker may take to begin
+STARTS = 10   # how many workers in a row may die before they begin
+
+class Lost(Exception): "A job whose worker died or hung."
+
+class _Worker:
+    "A process, and the pipe to it."
+    def __init__(self):
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, end = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(end,), daemon=True)
+        self.process.start()
+        end.close()  # the worker holds its end alone: if it dies, the pipe closes
+
+    def hear(self,
+        seconds:float, # until the worker is killed
+        job:bytes=None # to send first
+    ) -> bytes:
+        "The worker's next message. Raises `EOFError` or `OSError` if it dies or takes too long."
+        alarm = threading.Timer(seconds, self.process.kill)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            if job is not None: self.pipe.send_bytes(job)
+            return self.pipe.recv_bytes()
+        finally: alarm.cancel()
+
+    def end(self):
+        self.process.kill()
+        self.process.join(10)
+        self.pipe.close()
+
 # %% ../nbs/01_sim.ipynb #81f3261b
 class SimPool:
     "Worker processes with a world each; `with SimPool(2) as pool: pool.run(scenes, programs)`."
@@ -876,50 +942,123 @@ class SimPool:
         workers:int=2,    # processes; 0: in this process
         limit:float=60.,  # seconds a job may take
         attempts:int=3    # how often a job is tried that kills or hangs its worker
-    ): self.workers, self.limit, self.attempts, self._processes = workers, limit, attempts, None
+    ): self.workers, self.limit, self.attempts, self._threads, self._alive = workers, limit, attempts, None, set()
 
     def __enter__(self): return self
-    def __exit__(self, error, *_):
-        if self._processes: self._processes.stop() if error else self._processes.close(); self._processes.join()
+    def __exit__(self, *error): self.stop()
 
-    def _schedule(self, work, chunk):
-        if not self._processes or not self._processes.active:
-            renderer()  # decided once, inherited by all
-            self._processes = pebble.ProcessPool(self.workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN), context=multiprocessing.get_context("spawn"))
-        return self._processes.schedule(_each, args=(work, chunk), timeout=self.limit * len(chunk))
+    @property
+    def pids(self) -> list[int]: # process ids
+        "The workers that are there now."
+        return sorted(w.process.pid for w in list(self._alive))
 
     def map(self,
         work:Callable, # of one job; importable, as the workers import it
         jobs:list,
-        progress:str=None # label of a progress bar; None: no bar
+        progress:str=None, # label of a progress bar; None: no bar
+        lost=None          # the result of a job that kills or hangs its worker at every attempt; None: a `UserError`
     ) -> list: # results in the order of the jobs
-        "Apply a function to every job. Raises `RuntimeError` if one kills or hangs its worker at every attempt."
+        "Apply a function to every job. An error that the function raises is raised here."
         bar = partial(tqdm, total=len(jobs), desc=progress, disable=progress is None)
         if not self.workers: return [work(job) for job in bar(jobs)]
-        chunks, done = [jobs[i:i + CHUNK] for i in range(0, len(jobs), CHUNK)], []
-        waiting = [self._schedule(work, chunk) for chunk in chunks]
+        results, left = [lost] * len(jobs), list(range(len(jobs)))
         with bar() as shown:
-            for chunk, future in zip(chunks, waiting): done += self._result(work, chunk, future); shown.update(len(chunk))
-        return done
-
-    def _result(self, work, chunk, future):
-        for attempt in range(self.attempts):
-            try: return future.result()
-            except (pebble.ProcessExpired, futures.TimeoutError, futures.CancelledError, BrokenProcessPool): future = self._schedule(work, chunk)
-        future.cancel()
-        raise RuntimeError(f"{self.attempts} workers died or hung at one of {str(chunk)[:200]}")
+            for _ in range(self.attempts): left = self._pass(work, jobs, left, results, shown)
+        if left: self._give_up([jobs[i] for i in left], lost is None or len(left) == len(jobs) > 1)
+        return results
 
     def run(self, scenes, programs, progress=None) -> list[Outcome]:
         "The outcome of each program in its scene."
-        return self.map(run_episode, list(zip(scenes, programs)), progress)
+        return self.map(run_episode, list(zip(scenes, programs)), progress, CRASHED)
 
     def images(self, scenes, size=128, progress=None) -> list[np.ndarray]:
         "The image of each scene."
         return self.map(draw_scene, [(s, size) for s in scenes], progress)
 
-CHUNK = 4  # jobs sent to a worker at once
+# %% ../nbs/01_sim.ipynb #6be7a1d9
+@patch
+def _pass(self:SimPool, work, jobs, left, results, shown):
+    "Try the jobs that are left; returns those that are left then."
+    lost = []
+    try:
+        for i, future in [(i, self._schedule(work, jobs[i])) for i in left]:
+            try: results[i] = self._result(future)
+            except Lost: lost.append(i)
+            else: shown.update()
+    except BaseException:
+        self.stop()
+        raise
+    return lost
 
-def _each(work, chunk): return [work(job) for job in chunk]
+@patch
+def _give_up(self:SimPool, left, fails):
+    told = f"{self.attempts} workers died or hung at {'this job' if len(left) == 1 else f'each of {len(left)} jobs, the first'}: {str(left[0])[:200]}"
+    if fails: raise UserError(f"{told}; give the workers more memory or time, or leave this out")
+    warnings.warn(told)
+
+@patch
+def _schedule(self:SimPool, work, job):
+    "Queue a job; returns its future."
+    if self._threads is None:
+        renderer()  # decided once, inherited by all
+        self._here, self._threads = threading.local(), futures.ThreadPoolExecutor(self.workers)
+    return self._threads.submit(self._do, work, job)
+
+@patch
+def _result(self:SimPool, future):
+    "The result of a job. Raises `Lost`."
+    return future.result()
+
+# %% ../nbs/01_sim.ipynb #0d5be8c4
+@patch
+def _begin(self:SimPool):
+    "A new worker for this thread. Raises `EOFError` or `OSError` if it dies before it begins."
+    self._here.worker = worker = _Worker()
+    self._alive.add(worker)
+    if self._threads is None: raise Lost  # stopped in the meantime
+    try: worker.hear(START)
+    except (EOFError, OSError):
+        self._end(worker)
+        raise
+    return worker
+
+@patch
+def _worker(self:SimPool):
+    "This thread's worker, a new one if it has none that lives."
+    worker = getattr(self._here, "worker", None)
+    if worker and worker.process.is_alive(): return worker
+    if worker: self._end(worker)
+    for _ in range(STARTS):
+        with contextlib.suppress(EOFError, OSError): return self._begin()
+    raise UserError(f"{STARTS} workers in a row died before they began: see what they printed, or whether memory is short")
+
+@patch
+def _do(self:SimPool, work, job):
+    "A job's result from this thread's worker. Raises `Lost`, or what the work raised."
+    message, worker = pickle.dumps((work, job)), self._worker()
+    try: answer = worker.hear(self.limit, message)
+    except (EOFError, OSError):
+        self._end(worker)
+        raise Lost
+    well, what = pickle.loads(answer)
+    if well: return what
+    raise what
+
+@patch
+def _end(self:SimPool, worker):
+    self._here.worker = None
+    self._alive.discard(worker)
+    worker.end()
+
+@patch
+def stop(self:SimPool):
+    "End the workers, whatever they are doing. The pool can be used again."
+    threads, self._threads = self._threads, None
+    if threads is None: return
+    threads.shutdown(wait=False, cancel_futures=True)
+    for worker in list(self._alive): worker.process.kill()
+    threads.shutdown()
+    for worker in list(self._alive): self._end(worker)
 
 # %% ../nbs/01_sim.ipynb #54c7e363
 def expert_table(
