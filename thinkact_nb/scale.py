@@ -8,9 +8,15 @@ __all__ = ['RayPool', 'simulator_cores']
 # %% ../nbs/10_scale.ipynb #60798c00
 import os
 import ray
-from .sim import SimPool, _each, renderer
+from ray import exceptions
+from .sim import START, Lost, SimPool, renderer
 
 # %% ../nbs/10_scale.ipynb #560203f9
+_LOST = (exceptions.GetTimeoutError, exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.ObjectLostError,
+         exceptions.OutOfMemoryError, exceptions.TaskCancelledError)
+
+def _apply(work, job): return work(job)
+
 class RayPool(SimPool):
     "A `SimPool` over Ray: `with RayPool() as pool: pool.run(scenes, programs)`."
     def __init__(self,
@@ -24,22 +30,19 @@ class RayPool(SimPool):
         self.own, address = not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
         settings = dict(runtime_env=dict(env_vars=dict(THINKACT_RENDERER=renderer())), log_to_driver=False, logging_level="ERROR")
         if self.own: ray.init(address, **settings) if address else ray.init("local", num_cpus=self.asked, include_dashboard=False, **settings)
-        self.workers, self.remote = int(ray.cluster_resources()["CPU"]), ray.remote(num_cpus=1, max_retries=self.attempts - 1)(_each)
+        self.workers, self.remote = int(ray.cluster_resources()["CPU"]), ray.remote(num_cpus=1, max_retries=0)(_apply)
         return self
 
     def __exit__(self, *error):
         if self.own: ray.shutdown()
 
-    def _schedule(self, work, chunk): return self.remote.remote(work, chunk)
+    def _schedule(self, work, job): return self.remote.remote(work, job)
 
-    def _result(self, work, chunk, future):
-        for attempt in range(self.attempts):
-            try: return ray.get(future, timeout=self.limit * len(chunk))
-            except ray.exceptions.GetTimeoutError:
-                ray.cancel(future, force=True)
-                future = self._schedule(work, chunk)
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError): break
-        raise RuntimeError(f"{self.attempts} workers died or hung at one of {str(chunk)[:200]}")
+    def _result(self, future):
+        try: return ray.get(future, timeout=START + self.limit)  # the first must wait for a process to begin
+        except _LOST:
+            ray.cancel(future, force=True)
+            raise Lost
 
 # %% ../nbs/10_scale.ipynb #454e0044
 def simulator_cores(

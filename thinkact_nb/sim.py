@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE', 'CLEARANCE',
-           'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'FINGERS',
-           'TABLE', 'LAMP', 'TRAVEL', 'RELATIONS', 'CHUNK', 'FPS', 'to_bins', 'to_metres', 'loc_text', 'Step',
-           'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask',
-           'Task', 'make_scene', 'is_success', 'solve', 'inverse_kinematics', 'Outcome', 'renderer', 'World',
-           'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene', 'SimPool',
-           'expert_table', 'write_video', 'record_episode', 'Playground']
+           'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'CRASHED',
+           'FINGERS', 'TABLE', 'LAMP', 'TRAVEL', 'RELATIONS', 'START', 'STARTS', 'FPS', 'to_bins', 'to_metres',
+           'loc_text', 'Step', 'Program', 'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests',
+           'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome',
+           'renderer', 'World', 'Unreachable', 'stands', 'pad_distances', 'TabletopEnv', 'run_episode', 'draw_scene',
+           'Lost', 'SimPool', 'expert_table', 'write_video', 'record_episode', 'Playground']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
-import functools, html, importlib.util, io, itertools, math, multiprocessing, os, re, signal, subprocess, sys, tempfile
+import contextlib, ctypes, functools, html, importlib.util, io, itertools, math, multiprocessing, os, pickle, re, signal, subprocess, sys, tempfile, threading, warnings
 import xml.etree.ElementTree as ElementTree
 from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.pool import ExceptionWithTraceback
 from pathlib import Path
 from typing import Callable, NamedTuple
-import gymnasium, numpy as np, pebble
+import gymnasium, numpy as np
 from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
@@ -100,7 +100,8 @@ def parse_program(
 def parse_output(
     text:str # anything at all
 ) -> Output:
-    "Take a policy's text apart; any string gives a program or a reason, never an exception."
+    "Take a policy's text apart; anything gives a program or a reason, never an exception."
+    if not isinstance(text, str): return Output("", None, f"not a text: {type(text).__name__}")
     m = _OUTPUT.fullmatch(text)
     if not m: return Output("", None, "no <think>…</think><action>…</action>")
     return Output(m[1].strip(), *parse_program(m[2]))
@@ -291,8 +292,14 @@ def is_success(
     scene:Scene,
     poses     # final x, y, z of every body, metres, (bodies, 3)
 ) -> bool:
-    "Whether the scene's task is done: a pure function of the final poses."
-    return TASKS[scene.task].success(scene, poses)
+    "Whether the scene's task is done and nothing fell off the table: a pure function of the final poses."
+    return not fallen(poses) and TASKS[scene.task].success(scene, poses)
+
+def fallen(
+    poses # x, y, z of every body, metres, (bodies, 3)
+) -> int:
+    "How many bodies lie below the table."
+    return sum(p[2] < -.05 for p in poses)
 
 def solve(
     scene:Scene
@@ -348,8 +355,10 @@ class Outcome:
 
 FAILURES = dict(parse="the text has no valid program", invalid="a step that is no skill at a bin, or too many steps", unreachable="a place out of the arm's reach",
                 missed="nothing was in the fingers after a pick", empty_hand="a place with nothing in the hand", wrong_object="what was picked first is not asked for",
-                dropped="the body slipped out of the fingers", wrong_place="the right body ended in the wrong place")
+                dropped="the body slipped out of the fingers", off_table="a body fell off the table", wrong_place="the right body ended in the wrong place",
+                crashed="the simulator itself died or hung, every time it was tried")
 NO_PROGRAM = Outcome(False, "parse")  # the outcome of a text with no valid program: nothing moves
+CRASHED = Outcome(False, "crashed")   # the outcome of an episode that has none
 
 # %% ../nbs/01_sim.ipynb #fa062571
 _EGL = """import importlib.util, pybullet
@@ -504,14 +513,17 @@ def _step(self:World, carrying=False):
     if self.watcher and self.steps % 10 == 0: self.watcher(self)
 
 # %% ../nbs/01_sim.ipynb #22c22e71
+def _eased(path, steps):
+    "Where `path(u)`, u from 0 to 1 with a soft start and end, is at every fourth of its steps and at the last."
+    return [path(u * u * (3 - 2 * u)) for u in (k / steps for k in range(1, steps + 1) if k % 4 == 0 or k == steps)]
+
 @patch
-def _follow(self:World, path, steps, carrying=False):
-    "Follow `path(u)`, u from 0 to 1 with a soft start and end; new motor targets every fourth step."
-    last = self.joints
+def _follow(self:World, points, steps, carrying=False):
+    "Pass through the joint angles of `_eased`: new motor targets every fourth step."
+    last, ahead = self.joints, iter(points)
     for k in range(1, steps + 1):
         if k % 4 == 0 or k == steps:
-            u = k / steps
-            joints = path(u * u * (3 - 2 * u))
+            joints = next(ahead)
             self._command(joints, (joints - last) * 60)
             last = joints
         self._step(carrying)
@@ -521,18 +533,15 @@ def _follow(self:World, path, steps, carrying=False):
 def _move(self:World, joints, speed=3.):
     "Move the arm to joint angles (rad) at a peak joint speed (rad/s), with what it holds."
     start, way = self.joints, joints - self.joints
-    self._follow(lambda u: start + way * u, max(2, math.ceil(np.abs(way).max() * 1.5 / speed * 240)), carrying=True)
+    steps = max(2, math.ceil(np.abs(way).max() * 1.5 / speed * 240))
+    self._follow(_eased(lambda u: start + way * u, steps), steps, carrying=True)
 
 @patch
 def _rest(self:World):
     "Bring the arm home: up first, and turning late, so that it does not sweep what stands beside it."
     start, way, late = self.joints, np.array(HOME) - self.joints, np.arange(7) == 0
-    self._follow(lambda u: start + way * np.where(late, u**3, u), math.ceil(np.abs(way).max() * 120), carrying=True)
-
-@patch
-def _line(self:World, x, y, start, end, speed=.8):
-    "Move the hand straight from one height to another (metres) at a peak speed (m/s)."
-    self._follow(lambda u: inverse_kinematics(x, y, start + (end - start) * u), max(2, math.ceil(abs(end - start) * 1.5 / speed * 240)))
+    steps = math.ceil(np.abs(way).max() * 120)
+    self._follow(_eased(lambda u: start + way * np.where(late, u**3, u), steps), steps, carrying=True)
 
 @patch
 def _hold(self:World, steps):
@@ -550,6 +559,13 @@ def _fingers(self:World, width):
 TRAVEL = 0.14  # height of the grasp point between skills, metres
 
 class Unreachable(Exception): "A place the arm cannot reach."
+
+def _line(x, y, start, end, speed=.8):
+    "Joint angles that move the hand straight from one height to another (metres) at a peak speed (m/s), and their steps."
+    steps = max(2, math.ceil(abs(end - start) * 1.5 / speed * 240))
+    points = _eased(lambda u: inverse_kinematics(x, y, start + (end - start) * u), steps)
+    if any(p is None for p in points): raise Unreachable
+    return points, steps
 
 @patch
 def _above(self:World, x, y, z):
@@ -576,9 +592,10 @@ def pick(self:World,
     "Grasp what stands at a place and lift it. Raises `Unreachable`."
     top, wanted = self._top(x, y)
     low, high = max(top - .02, .012), max(TRAVEL, top + .06)
+    down, up = _line(x, y, high, low), _line(x, y, low, high)  # found before anything moves
     self._above(x, y, high)
     self.wanted = wanted
-    self._line(x, y, high, low)
+    self._follow(*down)
     self._hold(4)
     self._fingers(0.)
     self._hold(24)
@@ -586,7 +603,7 @@ def pick(self:World,
     self.held = wanted if {*FINGERS} <= touching else None
     self.grasped.append(self.held)
     if self.held is None: self.mishaps.append("missed")
-    self._line(x, y, low, high)
+    self._follow(*up)
 
 @patch
 def place(self:World,
@@ -597,13 +614,14 @@ def place(self:World,
     if self.held is None: self.mishaps.append("empty_hand")
     top, _ = self._top(x, y)
     low, high = top + .022, max(TRAVEL, top + .10)
+    down, up = _line(x, y, high, low), _line(x, y, low, high)
     self._above(x, y, high)
-    self._line(x, y, high, low)
+    self._follow(*down)
     self.held = None
     self._hold(6)
     self._fingers(.04)
     self._hold(14)
-    self._line(x, y, low, high)
+    self._follow(*up)
     self.wanted = None
 
 @patch
@@ -616,14 +634,16 @@ def via(self:World,
 
 # %% ../nbs/01_sim.ipynb #edd8cc86
 @patch
-def _failure(self:World):
+def _failure(self:World, poses):
     "The first thing that went wrong, a name in `FAILURES`."
     moved = [self.bodies[a] for a, _ in self.scene.moves]
     if self.grasped and self.grasped[0] is not None and self.grasped[0] not in moved: return "wrong_object"
-    return self.mishaps[0] if self.mishaps else "wrong_place"
+    if self.mishaps: return self.mishaps[0]
+    return "off_table" if fallen(poses) else "wrong_place"
 
 def _runs(step):
     "Whether a step is a skill at a bin."
+    if not isinstance(step, tuple) or len(step) != 3: return False
     skill, *place = step
     return skill in SKILLS and all(isinstance(v, (int, np.integer)) and 0 <= v < BINS for v in place)
 
@@ -641,8 +661,8 @@ def run(self:World,
     self._rest()
     poses = self.poses()
     success = reached and is_success(self.scene, poses)
-    return Outcome(success, "" if success else self._failure(), self.force, self.touched, "dropped" in self.mishaps, self.speed,
-                   sum(p[2] < -.05 for p in poses), self.steps, poses)
+    return Outcome(success, "" if success else self._failure(poses), self.force, self.touched, "dropped" in self.mishaps, self.speed,
+                   fallen(poses), self.steps, poses)
 
 # %% ../nbs/01_sim.ipynb #f110c810
 def _stack(table):
@@ -839,9 +859,15 @@ def _world(): return World()
 def run_episode(
     job:tuple # (scene, program or None)
 ) -> Outcome:
-    "One episode in this process's own world; no program means no motion."
+    "One episode in this process's own world; no program means no motion, an error in the simulator is a crash."
     scene, program = job
-    return _world().reset(scene).run(program) if program else NO_PROGRAM
+    if program is None: return NO_PROGRAM
+    world = _world()
+    try: return world.reset(scene).run(program)
+    except Exception as error:
+        warnings.warn(f"{scene.task} {scene.level} seed {scene.seed}: {type(error).__name__}: {error}; counted as crashed")
+        _world.cache_clear()  # the next episode has a new world
+        return CRASHED
 
 def draw_scene(
     job:tuple # (scene, pixels per side)
@@ -850,6 +876,66 @@ def draw_scene(
     scene, size = job
     return _world().reset(scene).render(size)
 
+# %% ../nbs/01_sim.ipynb #8f21b3d6
+def _answer(job):
+    "What came of a pickled job, pickled: whether it went well, and its result or its error."
+    try:
+        work, what = pickle.loads(job)
+        return pickle.dumps((True, work(what)))
+    except Exception as error:
+        with contextlib.suppress(Exception):  # some errors cannot be pickled, or not be read again
+            told = pickle.dumps((False, ExceptionWithTraceback(error, error.__traceback__)))
+            pickle.loads(told)
+            return told
+        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+
+def _end_with_parent():
+    "Wait until the parent is gone, then go too."
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+def _serve(pipe):
+    "The life of a worker: say that it is there, then answer until the parent closes the pipe."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"")
+        while True: pipe.send_bytes(_answer(pipe.recv_bytes()))
+
+# %% ../nbs/01_sim.ipynb #e91c5f38
+START = 120.  # seconds a worker may take to begin
+STARTS = 10   # how many workers in a row may die before they begin
+
+class Lost(Exception): "A job whose worker died or hung."
+
+class _Worker:
+    "A process, and the pipe to it."
+    def __init__(self):
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, end = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(end,), daemon=True)
+        self.process.start()
+        end.close()  # the worker holds its end alone: if it dies, the pipe closes
+
+    def hear(self,
+        seconds:float, # until the worker is killed
+        job:bytes=None # to send first
+    ) -> bytes:
+        "The worker's next message. Raises `EOFError` or `OSError` if it dies or takes too long."
+        alarm = threading.Timer(seconds, self.process.kill)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            if job is not None: self.pipe.send_bytes(job)
+            return self.pipe.recv_bytes()
+        finally: alarm.cancel()
+
+    def end(self):
+        self.process.kill()
+        self.process.join(10)
+        self.pipe.close()
+
 # %% ../nbs/01_sim.ipynb #81f3261b
 class SimPool:
     "Worker processes with a world each; `with SimPool(2) as pool: pool.run(scenes, programs)`."
@@ -857,50 +943,123 @@ class SimPool:
         workers:int=2,    # processes; 0: in this process
         limit:float=60.,  # seconds a job may take
         attempts:int=3    # how often a job is tried that kills or hangs its worker
-    ): self.workers, self.limit, self.attempts, self._processes = workers, limit, attempts, None
+    ): self.workers, self.limit, self.attempts, self._threads, self._alive = workers, limit, attempts, None, set()
 
     def __enter__(self): return self
-    def __exit__(self, error, *_):
-        if self._processes: self._processes.stop() if error else self._processes.close(); self._processes.join()
+    def __exit__(self, *error): self.stop()
 
-    def _schedule(self, work, chunk):
-        if not self._processes or not self._processes.active:
-            renderer()  # decided once, inherited by all
-            self._processes = pebble.ProcessPool(self.workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN), context=multiprocessing.get_context("spawn"))
-        return self._processes.schedule(_each, args=(work, chunk), timeout=self.limit * len(chunk))
+    @property
+    def pids(self) -> list[int]: # process ids
+        "The workers that are there now."
+        return sorted(w.process.pid for w in list(self._alive))
 
     def map(self,
         work:Callable, # of one job; importable, as the workers import it
         jobs:list,
-        progress:str=None # label of a progress bar; None: no bar
+        progress:str=None, # label of a progress bar; None: no bar
+        lost=None          # the result of a job that kills or hangs its worker at every attempt; None: a `UserError`
     ) -> list: # results in the order of the jobs
-        "Apply a function to every job. Raises `RuntimeError` if one kills or hangs its worker at every attempt."
+        "Apply a function to every job. An error that the function raises is raised here."
         bar = partial(tqdm, total=len(jobs), desc=progress, disable=progress is None)
         if not self.workers: return [work(job) for job in bar(jobs)]
-        chunks, done = [jobs[i:i + CHUNK] for i in range(0, len(jobs), CHUNK)], []
-        waiting = [self._schedule(work, chunk) for chunk in chunks]
+        results, left = [lost] * len(jobs), list(range(len(jobs)))
         with bar() as shown:
-            for chunk, future in zip(chunks, waiting): done += self._result(work, chunk, future); shown.update(len(chunk))
-        return done
-
-    def _result(self, work, chunk, future):
-        for attempt in range(self.attempts):
-            try: return future.result()
-            except (pebble.ProcessExpired, futures.TimeoutError, futures.CancelledError, BrokenProcessPool): future = self._schedule(work, chunk)
-        future.cancel()
-        raise RuntimeError(f"{self.attempts} workers died or hung at one of {str(chunk)[:200]}")
+            for _ in range(self.attempts): left = self._pass(work, jobs, left, results, shown)
+        if left: self._give_up([jobs[i] for i in left], lost is None or len(left) == len(jobs) > 1)
+        return results
 
     def run(self, scenes, programs, progress=None) -> list[Outcome]:
         "The outcome of each program in its scene."
-        return self.map(run_episode, list(zip(scenes, programs)), progress)
+        return self.map(run_episode, list(zip(scenes, programs)), progress, CRASHED)
 
     def images(self, scenes, size=128, progress=None) -> list[np.ndarray]:
         "The image of each scene."
         return self.map(draw_scene, [(s, size) for s in scenes], progress)
 
-CHUNK = 4  # jobs sent to a worker at once
+# %% ../nbs/01_sim.ipynb #6be7a1d9
+@patch
+def _pass(self:SimPool, work, jobs, left, results, shown):
+    "Try the jobs that are left; returns those that are left then."
+    lost = []
+    try:
+        for i, future in [(i, self._schedule(work, jobs[i])) for i in left]:
+            try: results[i] = self._result(future)
+            except Lost: lost.append(i)
+            else: shown.update()
+    except BaseException:
+        self.stop()
+        raise
+    return lost
 
-def _each(work, chunk): return [work(job) for job in chunk]
+@patch
+def _give_up(self:SimPool, left, fails):
+    told = f"{self.attempts} workers died or hung at {'this job' if len(left) == 1 else f'each of {len(left)} jobs, the first'}: {str(left[0])[:200]}"
+    if fails: raise UserError(f"{told}; give the workers more memory or time, or leave this out")
+    warnings.warn(told)
+
+@patch
+def _schedule(self:SimPool, work, job):
+    "Queue a job; returns its future."
+    if self._threads is None:
+        renderer()  # decided once, inherited by all
+        self._here, self._threads = threading.local(), futures.ThreadPoolExecutor(self.workers)
+    return self._threads.submit(self._do, work, job)
+
+@patch
+def _result(self:SimPool, future):
+    "The result of a job. Raises `Lost`."
+    return future.result()
+
+# %% ../nbs/01_sim.ipynb #0d5be8c4
+@patch
+def _begin(self:SimPool):
+    "A new worker for this thread. Raises `EOFError` or `OSError` if it dies before it begins."
+    self._here.worker = worker = _Worker()
+    self._alive.add(worker)
+    if self._threads is None: raise Lost  # stopped in the meantime
+    try: worker.hear(START)
+    except (EOFError, OSError):
+        self._end(worker)
+        raise
+    return worker
+
+@patch
+def _worker(self:SimPool):
+    "This thread's worker, a new one if it has none that lives."
+    worker = getattr(self._here, "worker", None)
+    if worker and worker.process.is_alive(): return worker
+    if worker: self._end(worker)
+    for _ in range(STARTS):
+        with contextlib.suppress(EOFError, OSError): return self._begin()
+    raise UserError(f"{STARTS} workers in a row died before they began: see what they printed, or whether memory is short")
+
+@patch
+def _do(self:SimPool, work, job):
+    "A job's result from this thread's worker. Raises `Lost`, or what the work raised."
+    message, worker = pickle.dumps((work, job)), self._worker()
+    try: answer = worker.hear(self.limit, message)
+    except (EOFError, OSError):
+        self._end(worker)
+        raise Lost
+    well, what = pickle.loads(answer)
+    if well: return what
+    raise what
+
+@patch
+def _end(self:SimPool, worker):
+    self._here.worker = None
+    self._alive.discard(worker)
+    worker.end()
+
+@patch
+def stop(self:SimPool):
+    "End the workers, whatever they are doing. The pool can be used again."
+    threads, self._threads = self._threads, None
+    if threads is None: return
+    threads.shutdown(wait=False, cancel_futures=True)
+    for worker in list(self._alive): worker.process.kill()
+    threads.shutdown()
+    for worker in list(self._alive): self._end(worker)
 
 # %% ../nbs/01_sim.ipynb #54c7e363
 def expert_table(

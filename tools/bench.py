@@ -97,7 +97,7 @@ def pools(n=200):
             start = time.perf_counter()
             pool.map(run_episode, jobs)
             rates[workers] = n/(time.perf_counter() - start)
-            pids = list(pool._processes._pool_manager.worker_manager.workers)
+            pids = pool.pids
             memory = max(int(line.split()[1])/1024 for pid in pids for line in open(f'/proc/{pid}/status') if line.startswith('VmRSS')) if os.path.exists('/proc/self/status') else None
     tell('episodes per second, SimPool(2); reference: SimPool(1), same run', rates[2], '1/s', rates[1])
     from thinkact_nb.scale import RayPool
