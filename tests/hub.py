@@ -155,7 +155,9 @@ class Handler(BaseHTTPRequestHandler):
         files, title = dict(repository.files), ""
         for operation in operations:
             key, value = operation["key"], operation["value"]
-            if key == "header": title = value.get("summary", "")
+            if key == "header":
+                title = value.get("summary", "")
+                if value.get("parentCommit", repository.sha()) != repository.sha(): raise Refusal(412, "the branch has moved on", None)
             elif key == "file": files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile": files[value["path"]] = hub.objects[value["oid"]]
             elif files.pop(value["path"], None) is None: raise Refusal(404, f"{value['path']} does not exist", "EntryNotFound")

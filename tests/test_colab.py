@@ -21,12 +21,12 @@ from thinkact_nb import colab
 def build(folder):
     wheel = folder / sys.argv[1]
     wheel.write_bytes(b"built")
-    wheel.with_name(wheel.name + ".sha256").write_text(__import__("hashlib").sha256(b"built").hexdigest())
     return wheel
 colab.build = build
 folder = Path(sys.argv[2]); folder.mkdir()
-print(colab.pybullet_wheel(folder).read_bytes())
+print(colab.pybullet_wheel(folder, Path(sys.argv[3])).read_bytes())
 '''
+BUILT = hashlib.sha256(b'built').hexdigest()
 
 
 @pytest.fixture
@@ -36,27 +36,68 @@ def wheel_name():
     return name if colab.fits(name) else name.replace('x86_64', os.uname().machine)
 
 
-def fetched(here, folder, name, hub_, token='hf_good'):
-    done = subprocess.run([sys.executable, '-c', KEPT, name, folder], capture_output=True, text=True, env=os.environ | hub.client(hub_, here/'hf', token) | dict(PYTHONPATH=str(ROOT)))
+def fetched(here, folder, name, hub_, token='hf_good', machine='one', drive='none', **env):
+    "What a machine says and gets that asks for the wheel; each has a cache folder of its own."
+    env = os.environ | hub.client(hub_, here/'hf', token) | dict(PYTHONPATH=str(ROOT), XDG_CACHE_HOME=str(here/machine)) | env
+    done = subprocess.run([sys.executable, '-c', KEPT, name, folder, here/drive], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_a_wheel_is_built_once_and_comes_back_checked(tmp_path, wheel_name):
+    "Guard: what this machine built, it takes from the repository; another one does when its user vouches for it."
     server = hub.serve()
     first = fetched(tmp_path, tmp_path/'a', wheel_name, server)
-    assert 'building PyBullet' in first and 'kept for the next notebook in tester/thinkact-wheels on the Hub' in first
+    assert 'building PyBullet' in first and 'kept for the next notebook in tester/thinkact-wheels on the Hub' in first and f'THINKACT_WHEEL = {BUILT}' in first
     assert server.repository('tester/thinkact-wheels').private
     second = fetched(tmp_path, tmp_path/'b', wheel_name, server)
-    assert 'PyBullet comes from tester/thinkact-wheels on the Hub, checked' in second and 'building' not in second and "b'built'" in second
+    assert "PyBullet comes from tester/thinkact-wheels on the Hub, checked by this machine's record" in second and 'building' not in second and "b'built'" in second
+    third = fetched(tmp_path, tmp_path/'c', wheel_name, server, machine='another', THINKACT_WHEEL=BUILT)
+    assert 'checked by your secret THINKACT_WHEEL' in third and 'building' not in third
 
 
-def test_a_wheel_that_is_not_the_one_that_was_kept_is_built_anew(tmp_path, wheel_name):
+def test_a_wheel_that_nobody_vouches_for_is_not_even_fetched(tmp_path, wheel_name):
+    "Guard: a wheel with its SHA-256 beside it in the same repository passed as checked, and what was in it ran at the next start of Python."
+    server = hub.serve()
+    server.repositories['model', 'tester/thinkact-wheels'] = planted = hub.Repository(True)
+    planted.commit('planted', {wheel_name: b'evil', f'{wheel_name}.sha256': hashlib.sha256(b'evil').hexdigest().encode()})
+    said = fetched(tmp_path, tmp_path/'a', wheel_name, server)
+    assert 'no record of yours names it' in said and "b'built'" in said and 'comes from' not in said
+    assert not [path for _, path, _ in server.log if '/resolve/' in path]
+    assert planted.files[wheel_name] == b'evil' and 'remove the repository' in said   # nor written over
+
+
+def test_a_wheel_that_is_not_what_the_hub_says_is_built_anew(tmp_path, wheel_name, monkeypatch):
+    "Guard: the hash that the Hub tells is compared, and then the wheel itself."
     server = hub.serve()
     fetched(tmp_path, tmp_path/'a', wheel_name, server)
-    server.repository('tester/thinkact-wheels').files[wheel_name] = b'tampered with'
+    entry = hub.Repository.entry
+    monkeypatch.setattr(hub.Repository, 'entry', lambda self, path, data: entry(self, path, b'built' if path.endswith('.whl') else data) | dict(size=len(data)))
+    server.repository('tester/thinkact-wheels').files[wheel_name] = b'other'
     again = fetched(tmp_path, tmp_path/'b', wheel_name, server)
-    assert 'is not the one that was kept: it is not used' in again and "b'built'" in again
+    assert 'comes from' not in again and "b'built'" in again
+
+
+def test_a_public_repository_of_wheels_is_neither_read_nor_written(tmp_path, wheel_name):
+    "Guard: an existing public repository was used without a word."
+    server = hub.serve()
+    server.repositories['model', 'tester/thinkact-wheels'] = public = hub.Repository(False)
+    public.commit('planted', {wheel_name: b'built'})
+    said = fetched(tmp_path, tmp_path/'a', wheel_name, server, THINKACT_WHEEL=BUILT)
+    assert 'tester/thinkact-wheels is public' in said and 'building PyBullet' in said and len(public.commits) == 2
+
+
+def test_a_wheel_on_your_drive_comes_with_its_record(tmp_path, wheel_name):
+    "Guard: Drive keeps wheel and record, and its record vouches for the same wheel on the Hub."
+    server, drive = hub.serve(), tmp_path/'drive'
+    drive.mkdir()
+    first = fetched(tmp_path, tmp_path/'a', wheel_name, server, drive='drive')
+    assert 'kept for the next notebook in Google Drive' in first
+    second = fetched(tmp_path, tmp_path/'b', wheel_name, server, machine='another', drive='drive')
+    assert 'PyBullet comes from Google Drive, checked by Google Drive' in second and 'building' not in second
+    (drive/'thinkact-wheels'/wheel_name).write_bytes(b'cut short')
+    third = fetched(tmp_path, tmp_path/'c', wheel_name, server, machine='a third', drive='drive')
+    assert 'PyBullet comes from tester/thinkact-wheels on the Hub, checked by Google Drive' in third and "b'built'" in third
 
 
 def test_without_a_login_or_with_a_hub_that_refuses_the_wheel_is_built(tmp_path, wheel_name):

@@ -1,4 +1,5 @@
 "The run folder and its Hub repository: the real client against a Hub on loopback that fails, refuses, or is not there."
+import hashlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 import hub as loopback
 
 BEGIN = '''
-import json, sys, time
+import json, shutil, sys, time
 from pathlib import Path
 from thinkact_nb.env import *
 from thinkact_nb.env import damage
@@ -21,8 +22,12 @@ time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits 
 def train(store, step, size=1000):
     (folder := store.path("sft") / f"checkpoints/checkpoint-{step}").mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(bytes([step]) * size)
-    (folder / "trainer_state.json").write_text(json.dumps(dict(step=step)))
+    (folder / "trainer_state.json").write_text(json.dumps(dict(global_step=step, max_steps=30, log_history=[])))
     store.keep("sft", folder, None, dict(seed=0))
+def finished(store):
+    "A stage with the adapter configuration of this project."
+    (store.path("sft") / "adapter_config.json").write_bytes((SHIPPED / "sft/adapter_config.json").read_bytes())
+    return store
 '''
 
 
@@ -116,7 +121,7 @@ def test_without_login_or_network_work_stays_local_and_that_is_said_once(hub, tm
     ('tester/run', 'model.safetensors', 'holds something else than a run'),
     ('tester/run', 'config.json', 'holds another run')])
 def test_a_repository_of_somebody_else_is_refused(hub, tmp_path, repo, planted, said):
-    hub.repositories['model', repo] = loopback.Repository(False)
+    hub.repositories['model', repo] = loopback.Repository(repo == 'tester/run')
     if planted: hub.repository(repo).files[planted] = b'{}'
     done = python(hub, tmp_path, f'store = Store("a")\ntry: Store("a", hub="{repo}")\nexcept UserError as e: print(e)')
     assert said in good(done).stdout
@@ -128,16 +133,139 @@ def test_a_token_that_the_hub_does_not_know_is_found_out_at_the_start(hub, tmp_p
 
 
 def test_what_is_not_data_is_not_fetched(hub, tmp_path):
-    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); (store.path("sft") / "adapter_config.json").write_text("{}"); (store.path("sft") / "evil.pkl").write_bytes(b"x"); store.push("sft")'))
+    good(python(hub, tmp_path, 'finished(Store("a", hub="tester/run")).push("sft")'))
+    files = hub.repository('tester/run').files
+    manifest = json.loads(files['sft/manifest.json'])
+    manifest['files']['evil.pkl'] = dict(size=1, sha256=hashlib.sha256(b'x').hexdigest())
+    files |= {'sft/evil.pkl': b'x', 'sft/manifest.json': json.dumps(manifest).encode()}
     done = good(python(hub, tmp_path, 'store = Store("b", hub="tester/run")\ntry: store.require("sft", "adapter_config.json")\nexcept UserError as e: print(e)'))
     assert 'holds evil.pkl, which is not fetched' in done.stdout and not (tmp_path/'b/sft/evil.pkl').exists()
 
 
+def test_files_that_cannot_come_back_are_left_alone_and_harm_nothing(hub, tmp_path):
+    "Guard: a .DS_Store was sealed and pushed, and the stage could never be fetched again."
+    good(python(hub, tmp_path, """
+store = finished(Store("a", hub="tester/run"))
+for name in (".DS_Store", "notes.txt", "nul.json", "CON.md"): (store.path("sft") / name).write_text("mine")
+store.push("sft")"""))
+    assert {f for f in hub.repository('tester/run').files if f.startswith('sft/')} == {'sft/adapter_config.json', 'sft/manifest.json'}
+    assert (tmp_path/'a/sft/.DS_Store').read_text() == 'mine'
+    done = good(python(hub, tmp_path, 'print(Store("b", hub="tester/run").require("sft", "adapter_config.json"))'))
+    assert done.stdout == 'b/sft\n'
+
+
 def test_a_finished_stage_comes_from_the_hub_and_no_token_is_written(hub, tmp_path):
-    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); (store.path("sft") / "adapter_config.json").write_text("{}"); store.push("sft")'))
+    good(python(hub, tmp_path, 'finished(Store("a", hub="tester/run")).push("sft")'))
     done = good(python(hub, tmp_path, 'print(Store("b", hub="tester/run").require("sft", "adapter_config.json"))'))
     assert done.stdout == 'b/sft\n'
     assert not [f for f in tmp_path.rglob('*') if f.is_file() and b'hf_good' in f.read_bytes()]
+
+
+def steps(hub, stage='sft'):
+    "The steps whose checkpoints the repository has."
+    return sorted({int(f.split('/')[2].removeprefix('checkpoint-')) for f in hub.repository('tester/run').files if f.startswith(f'{stage}/checkpoints/')})
+
+
+def test_a_machine_that_wakes_up_late_erases_nothing(hub, tmp_path):
+    "Guard: a machine at step 3 removed checkpoints 10 and 20 of another one, and a fresh machine began at 3."
+    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); [train(store, n) for n in (1, 2)]'))
+    good(python(hub, tmp_path, 'store = Store("b", hub="tester/run"); print(store.checkpoint("sft").name); [train(store, n) for n in (10, 20)]'))
+    assert steps(hub) == [10, 20]   # 1 and 2 are of the same line
+    before = dict(hub.repository('tester/run').files)
+    late = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 3, 999); print("trained")'))
+    assert late.stdout == 'trained\n' and hub.repository('tester/run').files == before
+    assert 'another machine has reached step 20: go on from there with --resume' in late.stderr
+    again = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); print(store.checkpoint("sft").name); train(store, 30)'))
+    assert again.stdout == 'checkpoint-20\n' and steps(hub) == [20, 30]
+
+
+def test_a_finished_stage_of_a_late_machine_is_not_pushed_over_a_newer_one(hub, tmp_path):
+    "Guard: the adapter of a machine that had come to step 3 replaced that of step 20."
+    good(python(hub, tmp_path, 'store = Store("b", hub="tester/run"); train(store, 20); finished(store).push("sft", base="0123456789ab")'))
+    before = dict(hub.repository('tester/run').files)
+    late = good(python(hub, tmp_path, 'shutil.copy("b/config.json", "c.json"); Path("a").mkdir(); shutil.copy("c.json", "a/config.json"); store = Store("a", hub="tester/run"); train(store, 3); finished(store).push("sft")'))
+    assert hub.repository('tester/run').files == before and late.stderr.count('another machine has reached step 20') >= 1
+    same = good(python(hub, tmp_path, 'store = Store("c", hub="tester/run"); store.require("sft", "adapter_config.json"); store.push("sft"); store.finish()'))
+    assert 'not pushed' not in same.stderr   # what is there already may be pushed again
+
+
+@pytest.mark.parametrize('faster, pushed', [('README.md', True), ('sft/checkpoints/checkpoint-20/manifest.json', False)])
+def test_a_push_that_somebody_else_overtakes_is_decided_anew(hub, tmp_path, faster, pushed):
+    "Guard: a push named no parent commit, so what came between reading and writing was not seen."
+    good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 1)'))
+    repository, between = hub.repository('tester/run'), []
+    def overtake(method, path):
+        if '/commit/' in path and not between: between.append(repository.commit('faster', repository.files | {faster: b'{}'}))
+    hub.refuse = overtake
+    done = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 3); store.hub.finish()'))
+    assert between and repository.files[faster] == b'{}'
+    assert ('sft/checkpoints/checkpoint-3/manifest.json' in repository.files) == pushed
+    assert ('another machine has reached step 20' in done.stderr) != pushed
+    assert [status for _, path, status in hub.log if '/commit/' in path].count(412) == 1
+
+
+def test_a_repository_that_moves_on_for_ever_is_given_up(hub, tmp_path):
+    "Guard: deciding anew has an end."
+    good(python(hub, tmp_path, 'Store("a", hub="tester/run")'))
+    repository = hub.repository('tester/run')
+    hub.refuse = lambda method, path: '/commit/' in path and repository.commit('faster', repository.files | {'README.md': str(len(repository.commits)).encode()}) and None
+    done = good(python(hub, tmp_path, 'Hub.tries = 3; store = Store("a", hub="tester/run"); train(store, 1); print("trained")'))
+    assert done.stdout == 'trained\n' and 'not pushed to tester/run (HTTP 412)' in done.stderr
+
+
+def test_two_machines_at_once_remove_only_what_is_their_own(tmp_path):
+    "Guard: each push removed whatever it did not keep itself."
+    hub = loopback.serve(failing=.1, seed=1)
+    good(python(hub, tmp_path, 'Hub.tries = 30; Store("a", hub="tester/run")'))
+    for machine in 'bc':
+        (tmp_path/machine).mkdir()
+        (tmp_path/machine/'config.json').write_bytes((tmp_path/'a/config.json').read_bytes())
+    code = 'Hub.tries = 30; store = Store(sys.argv[1], hub="tester/run"); [(train(store, n, int(sys.argv[2])), time.sleep(.05)) for n in range(1, 7)]'
+    env = os.environ | loopback.client(hub, tmp_path) | {'PYTHONPATH': str(ROOT)}
+    both = [subprocess.Popen([sys.executable, '-c', BEGIN + code, name, size], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for name, size in (('b', '500'), ('c', '700'))]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    found, lost, commits = {}, [], hub.repository('tester/run').commits
+    for (_, before), (title, after) in zip(commits, commits[1:]):
+        weights = lambda files: {f: len(d) for f, d in files.items() if f.endswith('adapter_model.safetensors')}
+        pushed = weights(after).get(f'{title}/adapter_model.safetensors')
+        lost += [(title, f) for f, size in weights(before).items() if weights(after).get(f) != size and size != pushed]
+        found |= weights(after)
+    assert not lost and len(found) >= 3
+    assert max(steps(hub)) == 6
+    hub.shutdown()
+
+
+def test_a_public_repository_is_refused_unless_it_is_said(hub, tmp_path):
+    "Guard: an existing public repository was used without a word, and the run was everybody's to read."
+    hub.repositories['model', 'tester/run'] = loopback.Repository(False)
+    before = dict(hub.repository('tester/run').files)
+    done = good(python(hub, tmp_path, 'try: Store("a", hub="tester/run")\nexcept UserError as e: print(e)'))
+    assert done.stdout.startswith('tester/run is public') and '--public' in done.stdout and hub.repository('tester/run').files == before
+    good(python(hub, tmp_path, 'store = Store("b", hub="tester/run", public=True); train(store, 1)'))
+    assert steps(hub) == [1]
+    good(python(hub, tmp_path, 'Store("c", hub="tester/new", public=True)'))
+    assert hub.repository('tester/new').private
+
+
+def test_a_repository_that_becomes_public_gets_no_more(hub, tmp_path):
+    "Guard: who can read was asked once, at the start."
+    good(python(hub, tmp_path, 'Store("a", hub="tester/run")'))
+    opened = []
+    def open_it(method, path):
+        if '/preupload/' in path: opened.append(setattr(hub.repository('tester/run'), 'private', False))
+    hub.refuse = open_it
+    done = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 1); store.hub.finish(); train(store, 2); store.hub.finish()'))
+    assert opened and steps(hub) == [1] and 'tester/run is public' in done.stderr
+
+
+def test_the_command_line_says_public(monkeypatch, tmp_path):
+    "Guard: `--public` reaches the store."
+    from thinkact_nb import report
+    asked = []
+    monkeypatch.setattr(report, 'Store', lambda *words, **named: asked.append(named))
+    for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): report.parse(words).store()
+    assert [named['public'] for named in asked] == [False, True]
 
 
 def test_a_dataset_is_pushed_with_its_card_and_opens_without_this_library(hub, tmp_path):

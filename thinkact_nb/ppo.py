@@ -8,7 +8,7 @@ __all__ = ['TOLD', 'FACTS', 'ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FI
            'summary', 'log_rows', 'Ledger', 'shares', 'Curriculum', 'scene_dataset', 'rl_trainer', 'train_rl']
 
 # %% ../nbs/06_ppo.ipynb #918d93fc
-import json, re, shutil, time, warnings
+import re, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
-from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, seed_all
+from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, read_parquet, seed_all, whole, write_json
 from .sim import COLOURS, SKILLS, TASKS, Scene, SimPool, make_scene, solve, to_bins
 from .data import _CLAIMS, claims, spread
 from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write
 from .sft import Bar, Checkpoints, only_numbers
-from .reward import RewardWeights, episode_table, judge
+from .reward import EPISODE, RewardWeights, episode_table, judge
 
 # %% ../nbs/06_ppo.ipynb #2a31c55a
 def gae(
@@ -438,13 +438,14 @@ class Ledger(TrainerCallback):
 
     def resume(self, checkpoint):
         "Take up the ledger as it was at a checkpoint."
-        self.tables = [pd.read_parquet(Path(checkpoint) / "rollouts.parquet")]
+        self.tables = [read_parquet(Path(checkpoint) / "rollouts.parquet", EPISODE | dict(update=int), "remove that checkpoint, or leave out --resume to start anew")]
 
     def on_save(self, args, state, control, **kwargs):
         if rank(): return
-        pd.concat(self.tables, ignore_index=True).to_parquet(file := self.folder / "rollouts.parquet")
+        file = self.folder / "rollouts.parquet"
+        with whole(file) as part: pd.concat(self.tables, ignore_index=True).to_parquet(part)
         shutil.copy(file, Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        (self.folder / "log.json").write_text(json.dumps(log_rows(state.log_history, self.config), indent=1) + "\n")
+        write_json(self.folder / "log.json", log_rows(state.log_history, self.config))
 
 # %% ../nbs/06_ppo.ipynb #acfd7bbe
 CURRICULUM = 4  # rollouts whose success rates count

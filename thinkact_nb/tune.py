@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FACTORS', 'SPACES', 'CONTROLS', 'SAMPLED', 'HYPOTHESES', 'LOOKS', 'usual', 'distributions', 'change_text',
-           'trial_store', 'train', 'Watch', 'judge', 'adopted', 'Study', 'read_study', 'replay']
+           'trial_store', 'train', 'Watch', 'judge', 'adopted', 'check_database', 'Study', 'read_study', 'replay']
 
 # %% ../nbs/08_tune.ipynb #4bf5e1cf
-import shutil, time
+import shutil, sqlite3, time
 from dataclasses import replace
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
@@ -159,6 +159,17 @@ def adopted(
     kept = table[(table.stage == stage) & table.decision.str.startswith("adopt")] if len(table) else table
     return kept.name.iloc[-1] if len(kept) else None
 
+# %% ../nbs/08_tune.ipynb #d4a80002
+def check_database(
+    file # of SQLite; it need not be there
+):
+    "Raise a `UserError` if a study's database cannot be read."
+    if not file.exists(): return
+    try:
+        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database: said = database.execute("pragma quick_check").fetchone()[0]
+    except sqlite3.Error as e: said = str(e)
+    if said != "ok": raise UserError(f"cannot read {file} ({said.splitlines()[0]}): remove it to begin the study anew")
+
 # %% ../nbs/08_tune.ipynb #a2d8e317
 class Study:
     "Trials of one stage on a run, kept in `tune/`. Raises `UserError` if Optuna is missing or the stage is unknown."
@@ -177,6 +188,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.store, self.stage, self.seed, self.steps, self.updates, self.states = store, stage, seed, steps, updates, optuna.trial.TrialState
         self.start, self.folder = {k: v for k, v in (usual(store.profile, stage) | dict(seed=seed) | start).items() if k in SPACES[stage]}, store.begin("tune")
+        check_database(self.folder / "study.db")
         self.study = optuna.create_study(study_name=stage, storage=f"sqlite:///{self.folder}/study.db", direction="maximize", load_if_exists=True,
                                          pruner=optuna.pruners.PercentilePruner(75., n_startup_trials=5))
         self.scenes, self.space = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"]), distributions(self.start, stage)
