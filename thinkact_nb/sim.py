@@ -12,7 +12,8 @@ __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', '
            'Lost', 'SimPool', 'expert_table', 'write_video', 'record_episode', 'Playground']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
-import contextlib, ctypes, functools, html, importlib.util, io, itertools, math, multiprocessing, os, pickle, re, signal, subprocess, sys, tempfile, threading, warnings
+import contextlib, ctypes, functools, html, importlib.util, io, itertools, math, multiprocessing, os, pickle, re
+import signal, subprocess, sys, tempfile, threading, warnings
 import xml.etree.ElementTree as ElementTree
 from concurrent import futures
 from dataclasses import dataclass, replace
@@ -355,7 +356,8 @@ class Outcome:
 
 FAILURES = dict(parse="the text has no valid program", invalid="a step that is no skill at a bin, or too many steps", unreachable="a place out of the arm's reach",
                 missed="nothing was in the fingers after a pick", empty_hand="a place with nothing in the hand", wrong_object="what was picked first is not asked for",
-                dropped="the body slipped out of the fingers", off_table="a body fell off the table", wrong_place="the right body ended in the wrong place",
+                dropped="the body slipped out of the fingers", off_table="a body fell off the table",
+                wrong_place="the right body ended in the wrong place",
                 crashed="the simulator itself died or hung, every time it was tried")
 NO_PROGRAM = Outcome(False, "parse")  # the outcome of a text with no valid program: nothing moves
 CRASHED = Outcome(False, "crashed")   # the outcome of an episode that has none
@@ -561,7 +563,7 @@ TRAVEL = 0.14  # height of the grasp point between skills, metres
 class Unreachable(Exception): "A place the arm cannot reach."
 
 def _line(x, y, start, end, speed=.8):
-    "Joint angles that move the hand straight from one height to another (metres) at a peak speed (m/s), and their steps."
+    "Joint angles that move the hand straight from one height to another (metres, m/s), and in how many steps."
     steps = max(2, math.ceil(abs(end - start) * 1.5 / speed * 240))
     points = _eased(lambda u: inverse_kinematics(x, y, start + (end - start) * u), steps)
     if any(p is None for p in points): raise Unreachable
@@ -865,7 +867,8 @@ def run_episode(
     world = _world()
     try: return world.reset(scene).run(program)
     except Exception as error:
-        warnings.warn(f"{scene.task} {scene.level} seed {scene.seed}: {type(error).__name__}: {error}; counted as crashed")
+        where, what = f"{scene.task} {scene.level} seed {scene.seed}", f"{type(error).__name__}: {error}"
+        warnings.warn(f"{where}: {what}; counted as crashed")
         _world.cache_clear()  # the next episode has a new world
         return CRASHED
 
@@ -993,7 +996,9 @@ def _pass(self:SimPool, work, jobs, left, results, shown):
 
 @patch
 def _give_up(self:SimPool, left, fails):
-    told = f"{self.attempts} workers died or hung at {'this job' if len(left) == 1 else f'each of {len(left)} jobs, the first'}: {str(left[0])[:200]}"
+    "Say which jobs are lost: as an error if the map fails, else as a warning."
+    which = "this job" if len(left) == 1 else f"each of {len(left)} jobs, the first"
+    told = f"{self.attempts} workers died or hung at {which}: {str(left[0])[:200]}"
     if fails: raise UserError(f"{told}; give the workers more memory or time, or leave this out")
     warnings.warn(told)
 
@@ -1031,7 +1036,7 @@ def _worker(self:SimPool):
     if worker: self._end(worker)
     for _ in range(STARTS):
         with contextlib.suppress(EOFError, OSError): return self._begin()
-    raise UserError(f"{STARTS} workers in a row died before they began: see what they printed, or whether memory is short")
+    raise UserError(f"{STARTS} workers in a row died before they began: see what they printed, and free some memory")
 
 @patch
 def _do(self:SimPool, work, job):
@@ -1047,6 +1052,7 @@ def _do(self:SimPool, work, job):
 
 @patch
 def _end(self:SimPool, worker):
+    "Forget a worker, and end it if it lives."
     self._here.worker = None
     self._alive.discard(worker)
     worker.end()
