@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from thinkact_nb import colab, env, evaluate, model, sim
-from thinkact_nb.env import PROFILES, SHIPPED, Store, UserError, get_profile, kept
+from thinkact_nb.env import PROFILES, SHIPPED, Store, UserError, get_profile
 
 ROOT = Path(__file__).parent.parent
 KEPT = '''
@@ -172,8 +172,8 @@ def test_a_notebook_shows_one_line_of_a_user_error():
 
 def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_path):
     store = Store(tmp_path/'run', get_profile('tiny'), shipped=True)
-    long = pd.read_parquet(kept('episodes.parquet'))
-    rows = long[(long.level == 'L0') & (long.arm == 'ppo')].head(4)
+    table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
+    rows = table[table.arm == 'ppo'].head(4)
     for stage in ('sft', 'rl/ppo'):
         assert env.damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
         with pytest.raises(UserError, match='run `thinkact'): Store(tmp_path/'run').require(stage, 'adapter_config.json')

@@ -321,6 +321,17 @@ def test_numbers_of_the_front_page_are_those_of_the_tables():
     assert max(c.p for c in gains) < float(re.search(r'McNemar p < ([\d.e-]+)', text)[1])
 
 
+def test_numbers_of_the_demo_are_those_of_its_table():
+    cells = json.loads((TABLES.parents[1]/'nbs'/'index.ipynb').read_text())['cells']
+    text, table = ''.join(''.join(c['source']) for c in cells), pd.read_parquet(TABLES.parent/'standin'/'run'/'eval'/'episodes.parquet')
+    found, compared = ev.rates(table).set_index('arm'), ev.compare(table, 'sft', 'ppo')
+    interval = lambda arm: f"{found.rate[arm]*100:.0f} %, {found.low[arm]*100:.0f} to {found.high[arm]*100:.0f} %"
+    for said in (f"{compared.n} scenes", f"SFT {compared.a_successes} ({interval('sft')})", f"PPO {compared.b_successes} ({interval('ppo')})",
+                 f"PPO alone solved {compared.only_b} and SFT alone {compared.only_a} (exact McNemar p = {compared.p:.2g})"): assert said in text, said
+    by_task = table[table.arm == 'sft'].groupby('task').success.mean()
+    for task in by_task.index: assert f'{task} {by_task[task]*100:.0f}' in text, task
+
+
 def test_the_committed_report_recomputes(tmp_path):
     "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
     found = report.findings(report.long_run(tmp_path/'run'))
