@@ -101,31 +101,42 @@ def test_every_claim_is_true(made):
     assert set(made_claims) == set(sim.TASKS)
 
 
-# bins: a red block at 30, 20, a blue block 10 bins further along x, a green pad 20 bins further along y, and a wall between the red block and the pad
+# in bins: a blue block stands 10 further along x than a red one, a green pad 20 further along y, with a wall between
 LAID = tuple(sim.Body(kind, colour, *sim.to_metres(*place)) for kind, colour, place in (
-    ('block', 'red', (30, 20)), ('block', 'blue', (40, 20)), ('pad', 'green', (30, 40)), ('wall', 'grey', (27, 30)), ('block', 'green', (40, 44))))
+    ('block', 'red', (30, 20)), ('block', 'blue', (40, 20)), ('pad', 'green', (30, 40)), ('wall', 'grey', (27, 30)),
+    ('block', 'green', (40, 44))))
 TABLE = sim.Scene('put_on', 'L0', 0, '', LAID, ((0, 2),))
 
 
 @pytest.mark.parametrize('claim, true', [
     # a place may be off by two bins on each axis, and no more
-    ('The red block is at <loc30><loc20>.', True), ('The red block is at <loc32><loc18>.', True), ('The red block is at <loc28><loc22>.', True),
-    ('The red block is at <loc33><loc20>.', False), ('The red block is at <loc30><loc23>.', False), ('The red block is at <loc27><loc17>.', False),
-    ('The red block is at <loc40><loc20>.', False), ('At <loc30><loc20> is the blue block.', False), ('The pink block is at <loc30><loc20>.', False),
+    ('The red block is at <loc30><loc20>.', True), ('The red block is at <loc32><loc18>.', True),
+    ('The red block is at <loc28><loc22>.', True),
+    ('The red block is at <loc33><loc20>.', False), ('The red block is at <loc30><loc23>.', False),
+    ('The red block is at <loc27><loc17>.', False),
+    ('The red block is at <loc40><loc20>.', False), ('At <loc30><loc20> is the blue block.', False),
+    ('The pink block is at <loc30><loc20>.', False),
     # free: 8 cm from the centre of everything, not only of something
-    ('<loc20><loc52> is free.', True), ('<loc31><loc20> is free.', False), ('<loc30><loc27> is free.', False), ('<loc30><loc47> is free.', False), ('<loc20><loc20> is free.', True),
+    ('<loc20><loc52> is free.', True), ('<loc31><loc20> is free.', False), ('<loc30><loc27> is free.', False),
+    ('<loc30><loc47> is free.', False), ('<loc20><loc20> is free.', True),
     ('Nothing stands at <loc40><loc44>.', False),
     # how many
     ('I see one red block.', True), ('I see two red blocks.', False), ('I see one pink block.', False),
     # which one a word picks out
-    ('The farthest one is the blue block.', True), ('The farthest one is the red block.', False), ('The nearest one is the green block.', True), ('The nearest one is the blue block.', False),
-    ('The farthest one is the grey wall.', False), ('The matching one is the green block.', True), ('The matching one is the red block.', False), ('The matching one is the green pad.', False),
+    ('The farthest one is the blue block.', True), ('The farthest one is the red block.', False),
+    ('The nearest one is the green block.', True), ('The nearest one is the blue block.', False),
+    ('The farthest one is the grey wall.', False), ('The matching one is the green block.', True),
+    ('The matching one is the red block.', False), ('The matching one is the green pad.', False),
     # beside: the direction, seen from the robot, and within 5 to 20 cm
-    ('<loc42><loc20> is in front of the red block.', True), ('<loc42><loc20> is behind the red block.', False), ('<loc30><loc30> is to the right of the red block.', True),
-    ('<loc30><loc30> is to the left of the red block.', False), ('<loc32><loc20> is in front of the red block.', False), ('<loc55><loc20> is in front of the red block.', False),
+    ('<loc42><loc20> is in front of the red block.', True), ('<loc42><loc20> is behind the red block.', False),
+    ('<loc30><loc30> is to the right of the red block.', True),
+    ('<loc30><loc30> is to the left of the red block.', False),
+    ('<loc32><loc20> is in front of the red block.', False), ('<loc55><loc20> is in front of the red block.', False),
     ('<loc42><loc35> is in front of the red block.', False),
     # between: one on each side of the wall
-    ('The wall is between the red block and the green pad.', True), ('The wall is between the red block and the blue block.', False), ('The wall separates the blue block and the green pad.', True)])
+    ('The wall is between the red block and the green pad.', True),
+    ('The wall is between the red block and the blue block.', False),
+    ('The wall separates the blue block and the green pad.', True)])
 def test_a_claim_is_true_or_false_by_hand(claim, true):
     "Guard: a checker that is too kind, too strict or turned around makes every number about grounding a wrong one."
     found = data.claims(claim, TABLE)
@@ -137,6 +148,12 @@ def test_a_distance_may_be_off_by_two_centimetres(said, true):
     "Guard: the red block is 20 cm from the pad; the claim of its place is true in any case."
     claims = data.claims(f'The red block is at <loc30><loc20>, {said} cm away.', TABLE)
     assert [(kind, holds) for kind, _, holds in claims] == [('distance', true), ('place', True)]
+
+
+def test_a_bin_holds_what_lies_in_it():
+    "Guard: bins are 10 mm wide from the table's corner; a place in the far half of one is not in the next."
+    assert [sim.to_bins(.18 + x, -.32 + y) for x, y in ((.0001, .0099), (.0149, .0251), (-1, 9))] == [(0, 0), (1, 2), (0, 63)]
+    assert np.allclose(sim.to_metres(1, 2), (.195, -.295)) and sim.loc_text(.1999, -.2901) == '<loc01><loc02>'
 
 
 def test_the_odd_one_is_the_only_one_of_its_kind():

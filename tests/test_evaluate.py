@@ -188,10 +188,12 @@ def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(monkeypatch, t
 def test_an_intervention_puts_in_the_think_of_its_kind(monkeypatch, tmp_path):
     "Guard: own, none, another scene's and the oracle's think go before the same arm's action."
     asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
-    for kind in ('own', 'none', 'another', 'first 75 %', 'oracle'): ev.intervene(store, 'ppo', kind, scenes, None)
-    assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in ('own', 'none', 'another', 'first 75 %', 'oracle')]
+    kinds = ('own', 'none', 'another', 'first 75 %', 'oracle')
+    for kind in kinds: ev.intervene(store, 'ppo', kind, scenes, None)
+    assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in kinds]
     thinks = [[s.removeprefix('<think>').removesuffix('</think><action>') for s in starts] for *_, starts in asked]
-    assert thinks[0] == ['ppo on 0', 'ppo on 1', 'ppo on 2'] and thinks[1] == ['']*3 and thinks[2] == ['ppo on 1', 'ppo on 2', 'ppo on 0']
+    assert thinks[0] == ['ppo on 0', 'ppo on 1', 'ppo on 2'] and thinks[1] == ['']*3
+    assert thinks[2] == ['ppo on 1', 'ppo on 2', 'ppo on 0']
     assert thinks[3] == ['ppo on']*3 and thinks[4] == [ev.think_in(expert(s)) for s in scenes]
 
 
@@ -205,10 +207,13 @@ def test_another_think_is_of_the_same_task():
 
 def test_exchanged_entities_exchange_names_and_places():
     "Guard: the block that is asked for and another change names and places, nothing else."
-    bodies = [sim.Body('block', 'red', *sim.to_metres(30, 20)), sim.Body('block', 'blue', *sim.to_metres(40, 25)), sim.Body('pad', 'green', *sim.to_metres(30, 40))]
+    laid = [('block', 'red', (30, 20)), ('block', 'blue', (40, 25)), ('pad', 'green', (30, 40))]
+    bodies = [sim.Body(kind, colour, *sim.to_metres(*place)) for kind, colour, place in laid]
     scene = sim.Scene('put_on', 'L0', 0, '', tuple(bodies), ((0, 2),))
-    think = 'The red block is at <loc30><loc20>. At <loc41><loc25> is the blue block. The green pad is at <loc30><loc40>. So I move the red block.'
-    assert ev.swap_entities(think, scene) == 'The blue block is at <loc41><loc25>. At <loc30><loc20> is the red block. The green pad is at <loc30><loc40>. So I move the blue block.'
+    pad = 'The green pad is at <loc30><loc40>.'
+    think = f'The red block is at <loc30><loc20>. At <loc41><loc25> is the blue block. {pad} So I move the red block.'
+    other = f'The blue block is at <loc41><loc25>. At <loc30><loc20> is the red block. {pad} So I move the blue block.'
+    assert ev.swap_entities(think, scene) == other
     assert ev.swap_entities(think, sim.Scene('put_on', 'L0', 0, '', tuple(bodies[::2]), ((0, 1),))) == think
 
 
@@ -228,9 +233,9 @@ def test_a_change_of_thinks_is_the_second_arm_minus_the_first():
 
 def test_the_noise_floor_counts_what_differs(monkeypatch):
     "Guard: scenes whose success differs, and texts that differ."
-    runs = [table(a=[1, 0, 1, 1]).assign(output=list('wxyz')), table(a=[1, 1, 0, 1]).assign(output=list('wxYZ'))]
+    runs = [table(a=[1, 0, 1, 1]).assign(output=list('wxyz')), table(a=[1, 1, 1, 1]).assign(output=list('wXYZ'))]
     monkeypatch.setattr(ev, 'act', lambda *_: runs.pop())
-    assert ev.noise_floor(None, 'a', [None]*4, None) == dict(scenes=4, texts=2, discordant=2)
+    assert ev.noise_floor(None, 'a', [None]*4, None) == dict(scenes=4, texts=3, discordant=1)
 
 
 @pytest.mark.parametrize('arm, seeds', [('a', [0, 1]), ('b', [0, 1, 2])])
@@ -266,12 +271,14 @@ def test_sft_keeps_what_succeeds_most_and_is_surest_of_its_actions(tmp_path, mon
     monkeypatch.setattr(sft, 'token_losses', lambda *_: losses)
     trainer, logged = object.__new__(sft.ValidatedSFT), []
     trainer.__dict__.update(
-        model=torch.nn.Linear(1, 1), eval_dataset=[0], data_collator=lambda rows: {}, args=SimpleNamespace(eval_batch_size=1), state=None, control=None,
+        model=torch.nn.Linear(1, 1), eval_dataset=[0], data_collator=lambda rows: {}, state=None, control=None,
+        args=SimpleNamespace(eval_batch_size=1),
         processing_class=SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids=str)), log=logged.append,
         callback_handler=SimpleNamespace(on_evaluate=lambda *_: None),
         validation=SimpleNamespace(episodes=lambda *_: pd.DataFrame(dict(parsed=[True, True], success=[True, False]))))
     found = trainer.evaluate()
-    assert found == dict(eval_loss=34/18, eval_think_loss=3., eval_action_loss=.5, eval_parsed=1., eval_success=.5, eval_score=0.) and logged == [found]
+    wanted = dict(eval_loss=34/18, eval_think_loss=3., eval_action_loss=.5)
+    assert found == wanted | dict(eval_parsed=1., eval_success=.5, eval_score=0.) and logged == [found]
     config = sft.sft_config(Store(tmp_path/'run', get_profile('tiny')))
     assert (config.metric_for_best_model, config.greater_is_better) == ('score', True)
 

@@ -86,7 +86,8 @@ MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 def rolled(**others):
     "Two texts, of three tokens and of two, as TRL hands them over."
     zeros = torch.zeros(2, 3)
-    return dict(completion_mask=MASK, completion_ids=torch.zeros(2, 3, dtype=torch.long), old_per_token_logps=zeros, ref_per_token_logps=zeros) | others
+    given = dict(completion_mask=MASK, completion_ids=zeros.long(), old_per_token_logps=zeros, ref_per_token_logps=zeros)
+    return given | others
 
 
 def standardised(advantages):
@@ -119,7 +120,7 @@ def test_what_the_critic_foresaw_is_logged(trainer):
 
 
 def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(trainer):
-    "Guard: texts come from the policy, so the estimate is r - 1 - log r with r = reference/policy; with r turned around it is another number."
+    "Guard: texts come from the policy, so the estimate is r - 1 - log r with r = reference/policy; not with r turned around."
     gap = torch.tensor([[math.log(2), 0, 0], [0, 0, math.log(9)]])  # the last is padding
     made = trainer(rollout=rolled(ref_per_token_logps=gap), values=VALUES, raw=RAW)
     made._generate_and_score_completions(None)
@@ -132,7 +133,8 @@ def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
     configs = {algo: ppo.rl_config(PROFILE, tmp_path, algo, 1) for algo in ppo.ALGORITHMS}
     assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.))
     assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+credit': 1, 'ppo+short': 1}
-    assert {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency} == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
+    extras = {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency}
+    assert extras == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
     assert configs['grpo'].scale_rewards == 'group' and configs['rloo'].scale_rewards == 'none'
 
 
@@ -159,8 +161,10 @@ def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatc
 def test_a_think_ends_with_its_closing_tag(trainer):
     "Guard: credit falls on the think and its closing tag, and on nothing after it."
     made = trainer()
-    made.processing_class = SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids=lambda tag: 7 if tag == '</think>' else None))
-    assert made._thinking(torch.tensor([[3, 3, 7, 4, 7], [7, 3, 3, 3, 3], [3, 3, 3, 3, 3]])).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    tokenizer = SimpleNamespace(convert_tokens_to_ids=dict([('</think>', 7)]).get)
+    made.processing_class = SimpleNamespace(tokenizer=tokenizer)
+    ids = torch.tensor([[3, 3, 7, 4, 7], [7, 3, 3, 3, 3], [3, 3, 3, 3, 3]])
+    assert made._thinking(ids).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
 def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monkeypatch):
@@ -190,9 +194,11 @@ def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
 def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
     "Guard: a fit to the texts it judges foresees what it was told, and leaves nothing to learn."
     mask = torch.ones(4, 2, dtype=torch.long)
-    given = rolled(completion_mask=mask, completion_ids=torch.zeros(4, 2, dtype=torch.long), **dict.fromkeys(('old_per_token_logps', 'ref_per_token_logps'), torch.zeros(4, 2)))
+    zeros = torch.zeros(4, 2)
+    given = rolled(completion_mask=mask, completion_ids=zeros.long(), old_per_token_logps=zeros, ref_per_token_logps=zeros)
     rewards = torch.tensor([[1.], [-1], [1], [1]])
-    facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)  # in the first half the second fact comes with -1, then with 1
+    # in the first half of the texts the second fact comes with -1, in the second with 1
+    facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
     monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
     made.model.value_head = ppo.ValueHead(3, 2)
@@ -247,7 +253,8 @@ def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, a
 def test_a_rollout_holds_whole_minibatches(tmp_path):
     "Guard: a minibatch that begins in one rollout and ends in the next has no mean."
     odd = replace(PROFILE, rl_batch=5*PROFILE.rl_micro_batch)
-    assert ppo.rl_config(odd, tmp_path).gradient_accumulation_steps == 1 and ppo.rl_config(PROFILE, tmp_path).gradient_accumulation_steps == 4
+    assert ppo.rl_config(odd, tmp_path).gradient_accumulation_steps == 1
+    assert ppo.rl_config(PROFILE, tmp_path).gradient_accumulation_steps == 4
     with pytest.raises(ValueError, match='no whole number of minibatches'): ppo.rl_config(odd, tmp_path, gradient_accumulation_steps=2)
 
 
@@ -271,7 +278,8 @@ def test_thinks_borrow_from_another_scene_of_their_task():
 
 def episodes(**rates):
     "A ledger of four rollouts: task: successes in each, of ten."
-    return pd.DataFrame([dict(task=t, update=u, success=i < n) for t, each in rates.items() for u, n in enumerate(each, 1) for i in range(10)])
+    counts = [(task, update, n) for task, each in rates.items() for update, n in enumerate(each, 1)]
+    return pd.DataFrame([dict(task=task, update=update, success=i < n) for task, update, n in counts for i in range(10)])
 
 
 def test_a_curriculum_asks_for_what_sometimes_succeeds():
@@ -289,7 +297,7 @@ def test_a_curriculum_looks_at_the_last_four_rollouts():
 
 
 def test_rl_trains_on_scenes_of_its_own_split(tmp_path, monkeypatch):
-    "Guard: every seed of RL has scenes of its own, none of them of another split; and what it is told to weigh goes to the judge."
+    "Guard: every seed of RL has scenes of its own, none of them of another split."
     class Enough(Exception): "All that is wanted."
     def stop(n, tasks, levels, seed): raise Enough(seed)
     monkeypatch.setattr(ppo, 'spread', stop)
@@ -305,14 +313,18 @@ def test_rl_trains_on_scenes_of_its_own_split(tmp_path, monkeypatch):
 def test_what_the_critic_is_told_by_hand():
     "Guard: true and false claims, strange places, right and wrong steps, each where its text ends."
     place = sim.to_metres
-    scene = sim.Scene('put_on', 'L0', 0, '', (sim.Body('block', 'red', *place(30, 20)), sim.Body('pad', 'green', *place(30, 40))), ((0, 1),))
-    parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'true claim'), ('. The green pad is at <loc12>', 'strange half'), ('<loc40>', 'strange place'),
-             ('. So I go.</think>', None), ('<action>', 'acts'), ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
+    bodies = (sim.Body('block', 'red', *place(30, 20)), sim.Body('pad', 'green', *place(30, 40)))
+    scene = sim.Scene('put_on', 'L0', 0, '', bodies, ((0, 1),))
+    parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'true claim'),
+             ('. The green pad is at <loc12>', 'strange half'), ('<loc40>', 'strange place'),
+             ('. So I go.</think>', None), ('<action>', 'acts'),
+             ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
     ends = np.cumsum([len(text) for text, _ in parts])
     expected = [(end, name) for end, (_, name) in zip(ends, parts) if name]
     assert sorted(ppo.told(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
     known = ppo.facts([text for text, _ in parts], scene)
-    assert known[:, ppo.TOLD.index('true claim')].tolist() == [0, 0] + [1]*7 and known[:, ppo.TOLD.index('false claim')].tolist() == [0]*4 + [1]*5
+    assert known[:, ppo.TOLD.index('true claim')].tolist() == [0, 0] + [1]*7
+    assert known[:, ppo.TOLD.index('false claim')].tolist() == [0]*4 + [1]*5
 
 
 def broken(text, rng):

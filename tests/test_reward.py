@@ -70,7 +70,7 @@ def test_each_text_is_judged_in_its_own_scene():
 
 
 def test_a_rollout_keeps_samples_of_a_scene_together(monkeypatch):
-    "Guard: images, instructions and starts that are repeated in another order than the scenes pair a text with a picture it never saw."
+    "Guard: repeated in another order than the scenes, pictures would stand beside texts that were written about others."
     scenes, profile, asked = spread(2, ['stack']), get_profile('tiny'), {}
 
     def write(net, processor, images, instructions, starts, *numbers):

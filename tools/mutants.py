@@ -31,8 +31,9 @@ SHARE = .95               # of the mutations that some test can notice
 SLOWER = 6                # a test that takes this many times as long as without the mutation hangs
 LEAST = 120               # seconds that every mutation gets
 # imported once, in a process that is copied for every mutation: they take longer than most tests
-HEAVY = ('datasets', 'gymnasium', 'hypothesis', 'pandas', 'pebble', 'peft', 'pybullet', 'pytest', 'scipy.stats', 'statsmodels.stats.multitest',
-         'timm', 'torch', 'transformers', 'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer', 'tyro')
+HEAVY = ('datasets', 'gymnasium', 'hypothesis', 'pandas', 'pebble', 'peft', 'pybullet', 'pytest', 'scipy.stats',
+         'statsmodels.stats.multitest', 'timm', 'torch', 'transformers', 'trl.trainer.grpo_trainer',
+         'trl.trainer.sft_trainer', 'tyro')
 FORKS = multiprocessing.get_context('forkserver')
 LEFT_OUT = ('.*', '__pycache__', '*.egg-info', 'runs', '_docs', '_proc', 'build', 'dist')
 
@@ -68,7 +69,8 @@ def find(mutant, root):
     counts = {path: path.read_text(encoding='utf-8').count(mutant.old) for path in modules(root)}
     times = sum(counts.values())
     if times != 1: raise Listed(f'does not apply: its old text stands in {PACKAGE}/ {times} times, not once')
-    if '\n' in mutant.old + mutant.new or mutant.old == mutant.new: raise Listed('does not apply: it must change one line')
+    if '\n' in mutant.old + mutant.new or mutant.old == mutant.new:
+        raise Listed('does not apply: it must change one line')
     path = max(counts, key=counts.get)
     try: compile(path.read_text(encoding='utf-8').replace(mutant.old, mutant.new), path.name, 'exec')
     except SyntaxError as e: raise Listed(f'does not apply: the changed line is not Python ({e.msg})')
@@ -172,7 +174,8 @@ class Run:
                 copy = Path(folder).resolve()/str(i)
                 shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
                 # what is not changed is compiled once; a changed module is known by its hash, not by its time
-                compileall.compile_dir(copy/PACKAGE, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+                by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+                compileall.compile_dir(copy/PACKAGE, quiet=2, invalidation_mode=by_hash)
                 self.copies.put(copy)
             self.each(self.check, dict.fromkeys(m.tests for m in left))
             self.each(self.attempt, left)
@@ -190,7 +193,8 @@ def report(mutants, results):
     counts = {r: sum(results[m.name] == r for m in real) for r in ('survived', 'timeout', 'broken', 'not run')}
     others = ', '.join(f'{n} {r}' for r, n in counts.items())
     share = killed/len(real) if real else 1.
-    lines.append(f'{killed} of {len(real)} mutations killed ({share:.1%}; at least {SHARE:.0%} are asked for), {others}, {len(same)} equivalent')
+    enough = f'{share:.1%}; at least {SHARE:.0%} are asked for'
+    lines.append(f'{killed} of {len(real)} mutations killed ({enough}), {others}, {len(same)} equivalent')
     return lines, share >= SHARE and not wrong
 
 
@@ -198,7 +202,7 @@ def main(words=None, root=ROOT):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--only', nargs='+', metavar='NAME', help='try these mutations (default: all)')
     parser.add_argument('--minutes', type=float, default=30., help='stop after this long (default: %(default)g)')
-    parser.add_argument('--workers', type=int, choices=(1, 2), default=2, help='mutations at once (default: %(default)d)')
+    parser.add_argument('--workers', type=int, choices=(1, 2), default=2, help='at once (default: %(default)d)')
     parser.add_argument('--resume', action='store_true', help='keep what an interrupted run has found')
     parser.add_argument('--check', action='store_true', help='only say whether the list applies to the package')
     asked = parser.parse_args(words)
