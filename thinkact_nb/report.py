@@ -325,7 +325,7 @@ def page(
     note:str=""        # what a reader must know first
 ) -> str:
     "The report as HTML."
-    banner = '<p class="banner" role="note">Stand-in, not Gemma: these results are of the 4.5-million-parameter stand-in model, trained on a CPU. They show that the chain works and say nothing about Gemma 3n.</p>' if found["standin"] else ""
+    banner = '<p class="banner" role="note">Stand-in, not Gemma: these results are of the 4.2-million-parameter stand-in model, trained on a CPU. They show that the chain works and say nothing about Gemma 3n.</p>' if found["standin"] else ""
     if note: banner += f'<p class="banner" role="note">{html.escape(note)}</p>'
     arms, config = found["arms"], found["provenance"]
     sentences = "".join(f"<p>{html.escape(c['sentence'])} <span class='soft'>Holm-corrected p = {c['p_holm']:.2g}.</span></p>" for c in found["comparisons"])
