@@ -17,6 +17,7 @@ from thinkact_nb import evaluate as ev
 from thinkact_nb import report, sim
 from thinkact_nb.data import expert, spread
 from thinkact_nb.env import Store, UserError, get_profile
+from thinkact_nb.reward import EPISODE
 
 TABLES = Path(__file__).parent.parent/'thinkact_nb'/'tables'
 
@@ -25,6 +26,12 @@ def table(**arms):
     "Episodes in the scenes of put_on, one 0 or 1 per scene and arm."
     row = dict(task='put_on', level='L0', perturbed='', sample=0, decoding='greedy', version='1', think='', think_tokens=0, grounding=None)
     return pd.DataFrame([dict(row, arm=arm, seed=i, success=bool(s)) for arm, found in arms.items() for i, s in enumerate(found)])
+
+
+def completed(rows):
+    "Rows with all the columns that a table on disk has, each of its kind."
+    every = rows.assign(**{column: kind() for column, kind in EPISODE.items() if column not in rows})
+    return every.astype({column: kind for column, kind in EPISODE.items()})
 
 
 @pytest.mark.parametrize('change, said', [
@@ -140,7 +147,7 @@ def test_the_report_says_the_corrected_p(tmp_path):
     numbers = dict.fromkeys(('reward', 'r_success', 'r_efficiency', 'r_safety', 'think_tokens', 'action_tokens', 'contact_force'), 0.)
     rows = family().assign(dropped=False, failure='', weights='', **numbers)
     rows['seed'] += 30_000_000
-    rows.to_parquet(store.path('eval')/'episodes.parquet')
+    completed(rows).to_parquet(store.path('eval')/'episodes.parquet')
     store.push('eval')
     found = report.findings(store)
     assert [c['b'] for c in found['comparisons']] == ['ppo', 'grpo', 'rloo']
@@ -170,7 +177,7 @@ def scripted(monkeypatch):
 
     def act(store, arm, scenes, pool, starts=None, name=None, seed=0):
         asked.append((arm, name, starts))
-        return table(**{name: [1]*len(scenes)}).assign(weights=arm)
+        return completed(table(**{name: [1]*len(scenes)})).assign(weights=arm)
     monkeypatch.setattr(ev, 'evaluate', evaluate)
     monkeypatch.setattr(ev, 'act', act)
     return asked
