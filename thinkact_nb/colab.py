@@ -112,7 +112,8 @@ class Repository:
             from huggingface_hub import HfApi, get_token
             self.api = HfApi()
             if get_token(): self.repo = self._mine(f"{self.api.whoami()['name']}/{REPOSITORY}")
-        except Exception as e: print(f"the Hub does not answer ({type(e).__name__}): PyBullet's wheel is not looked for there")
+        except Exception as e:
+            print(f"the Hub does not answer ({type(e).__name__}): PyBullet's wheel is not looked for there")
         self.there, self.name = bool(self.repo), f"{self.repo} on the Hub"
 
     def _mine(self, repo):
@@ -132,10 +133,13 @@ class Repository:
             else: print(f"{name} from {self.name} is not used: no record of yours names it")
 
     def put(self, wheel):
-        if self.kept(): return print(f"{self.repo} has a wheel already. If you do not know it, remove the repository, and the next one that is built is kept")
+        if self.kept():
+            print(f"{self.repo} has a wheel already. If you do not know it, remove the repository, and the next one is kept")
+            return
         self.api.create_repo(self.repo, private=True, exist_ok=True)
         self.api.upload_file(path_or_fileobj=wheel, path_in_repo=wheel.name, repo_id=self.repo, commit_message=wheel.name)
-        print(f"kept for the next notebook in {self.name}. It will ask who built it: put into Colab's secrets, or into the environment\n{SECRET} = {digest(wheel)}")
+        print(f"kept for the next notebook in {self.name}. It will ask who built it: put into Colab's secrets, "
+              f"or into the environment\n{SECRET} = {digest(wheel)}")
 
 # %% ../nbs/11_colab.ipynb #f4b1a5aa
 class InstallError(RuntimeError):
@@ -181,7 +185,8 @@ def pybullet_wheel(
     for place in places:
         wheel = fetched(place, folder, trusted)
         if wheel: return wheel
-    print("building PyBullet, once: about four minutes on two cores" + ("" if places else ". To keep it for the next notebook, mount Google Drive or log in to the Hub (Colab's key symbol, a secret HF_TOKEN) first"), flush=True)
+    hint = ". To keep it for the next notebook, mount Google Drive or log in to the Hub (Colab's key symbol, a secret HF_TOKEN) first"
+    print("building PyBullet, once: about four minutes on two cores" + ("" if places else hint), flush=True)
     wheel = build(folder)
     for keep in (remember, *(place.put for place in places)):
         try: keep(wheel)

@@ -17,7 +17,7 @@ import subprocess, sys, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -191,7 +191,8 @@ def cause(
     error:Exception # met while reading
 ) -> str:
     "Why a file cannot be read, in a few words."
-    if isinstance(error, json.JSONDecodeError): return "it is not JSON, or breaks off" if error.doc.strip() else "it is empty"
+    if isinstance(error, json.JSONDecodeError) and not error.doc.strip(): return "it is empty"
+    if isinstance(error, json.JSONDecodeError): return "it is not JSON, or breaks off"
     if isinstance(error, UnicodeDecodeError): return "it is no text"
     if isinstance(error, OSError) and error.strerror: return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:100]
@@ -219,7 +220,8 @@ def read_parquet(
     try:
         wrong = _columns_misfit(pq.read_schema(file), columns)
         table = pd.read_parquet(file, columns=None if rest else list(columns)) if not wrong else None
-    except Exception as e: raise UserError(f"cannot read {file} ({cause(e)}): {mend}")  # bytes from anywhere break a reader in any way
+    except Exception as e:  # bytes from anywhere break a reader in any way
+        raise UserError(f"cannot read {file} ({cause(e)}): {mend}")
     if not wrong and not len(table): wrong = "it has no rows"
     empty = [] if wrong else [name for name, kind in columns.items() if kind is not float and table[name].isna().any()]
     if empty: wrong = f"its column {empty[0]} has an empty place"
@@ -229,14 +231,17 @@ def read_parquet(
 def _columns_misfit(schema, columns):
     "What is wrong with the columns of a table."
     from pyarrow import types
-    fits = {str: lambda t: types.is_string(t) or types.is_large_string(t), int: types.is_integer, float: types.is_floating, bool: types.is_boolean}
+    is_text = lambda t: types.is_string(t) or types.is_large_string(t)
+    fits = {str: is_text, int: types.is_integer, float: types.is_floating, bool: types.is_boolean}
     for name, kind in columns.items():
         if schema.names.count(name) != 1: return f"it lacks the column {name}"
-        if not fits[kind](schema.field(name).type): return f"its column {name} holds {schema.field(name).type}, not {kind.__name__}"
+        there = schema.field(name).type
+        if not fits[kind](there): return f"its column {name} holds {there}, not {kind.__name__}"
 
 # %% ../nbs/00_env.ipynb #a1c5e007
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG)
+BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP,
+          errno.ENAMETOOLONG)
 
 def disk_fault(
     error:Exception
@@ -245,8 +250,10 @@ def disk_fault(
     while error:
         number, file = getattr(error, "errno", None), getattr(error, "filename", None) or "a file"
         if number in FULL or "No space left on device" in str(error):
-            return f"cannot write {file} ({os.strerror(number or errno.ENOSPC)}): free some space, or choose another --run folder"
-        if isinstance(error, OSError) and number in BARRED: return f"cannot use {file} ({os.strerror(number)}): choose another --run folder"
+            why = os.strerror(number or errno.ENOSPC)
+            return f"cannot write {file} ({why}): free some space, or choose another --run folder"
+        if isinstance(error, OSError) and number in BARRED:
+            return f"cannot use {file} ({os.strerror(number)}): choose another --run folder"
         error = error.__cause__
 
 @contextmanager
@@ -277,9 +284,9 @@ def write_json(
     with whole(file) as part: part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 # %% ../nbs/00_env.ipynb #a1c5e00a
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # of Windows, with any ending
-COMES_FROM_HUB = ("*.safetensors", "*.json", "*.parquet", "*.md", "*.png", "*.html", "*.mp4", "optimizer.pt", "scheduler.pt",
-                  "rng_state*.pth")  # the last three are read with weights_only=True
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # names of Windows
+COMES_FROM_HUB = ("*.safetensors", "*.json", "*.parquet", "*.md", "*.png", "*.html", "*.mp4",
+                  "optimizer.pt", "scheduler.pt", "rng_state*.pth")  # these three are read with weights_only=True
 CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]{0,8})")
 
 def plain_name(
@@ -304,7 +311,8 @@ def step_of(
 
 # %% ../nbs/00_env.ipynb #36245637
 SEAL = "manifest.json"
-MANIFEST = {"files": {str: dict(size=int, sha256=str)}, "base?": str, "score?": (*NUMBER, type(None)), "best?": str, "settings?": dict, "line?": {str: str}}
+MANIFEST = {"files": {str: dict(size=int, sha256=str)}, "base?": str, "score?": (*NUMBER, type(None)), "best?": str,
+            "settings?": dict, "line?": {str: str}}
 
 def sha256(
     file
@@ -326,7 +334,8 @@ def seal(
 ) -> dict:
     "Write a folder's manifest, of the files that can come back from the Hub."
     folder = Path(folder)
-    found = {f.name: f for pattern in files for f in folder.glob(pattern) if f.is_file() and f.name != SEAL and comes_back(f.name)}
+    there = {f.name: f for pattern in files for f in folder.glob(pattern) if f.is_file()}
+    found = {name: f for name, f in there.items() if name != SEAL and comes_back(name)}
     saved = {name: dict(size=f.stat().st_size, sha256=sha256(f)) for name, f in sorted(found.items())}
     manifest = dict(about, files=saved)
     write_json(folder / SEAL, manifest)
@@ -447,9 +456,10 @@ def _enter(self:Hub) -> Contents:
 
 @patch
 def private(self:Hub, found:Contents) -> Contents:
-    "What was found, if it may be pushed to. Raises `UserError` if the repository is public and nobody said that it may be."
+    "What was found, if it may be pushed to. Raises `UserError` if it is public and nobody said that it may be."
     if found.public and not self.public:
-        raise UserError(f"{self.repo} is public, so everybody could read what is pushed there: make it private in its settings, choose another --hub, or say --public")
+        raise UserError(f"{self.repo} is public, so everybody could read what is pushed there: make it private in its "
+                        "settings, choose another --hub, or say --public")
     return found
 
 @patch
@@ -464,10 +474,14 @@ def _claim(self:Hub, config):
     found = self._enter()
     if "config.json" in found.files:
         with tempfile.TemporaryDirectory() as aside:
-            there = Path(self.api.hf_hub_download(self.repo, "config.json", revision=found.commit, local_dir=aside)).read_bytes()
-        if there != config.encode(): raise UserError(f"{self.repo} holds another run: choose another --hub, or continue that run in a new --run folder")
-    elif set(found.files) - {".gitattributes", "README.md"}: raise UserError(f"{self.repo} holds something else than a run: choose another --hub")
-    else: self.api.upload_file(path_or_fileobj=config.encode(), path_in_repo="config.json", repo_id=self.repo, commit_message="begin", parent_commit=found.commit)
+            file = self.api.hf_hub_download(self.repo, "config.json", revision=found.commit, local_dir=aside)
+            same = Path(file).read_bytes() == config.encode()
+        if same: return
+        raise UserError(f"{self.repo} holds another run: choose another --hub, or continue that run in a new --run folder")
+    if set(found.files) - {".gitattributes", "README.md"}:
+        raise UserError(f"{self.repo} holds something else than a run: choose another --hub")
+    self.api.upload_file(path_or_fileobj=config.encode(), path_in_repo="config.json", repo_id=self.repo,
+                         commit_message="begin", parent_commit=found.commit)
 
 # %% ../nbs/00_env.ipynb #a1c5e00f
 @dataclass(frozen=True)
@@ -482,7 +496,8 @@ class Push:
     @property
     def inside(self):
         "Where the stage's checkpoints are."
-        return self.name.rpartition("/")[0] + "/" if step_of(Path(self.name).name) is not None else f"{self.name}/checkpoints/"
+        above, _, last = self.name.rpartition("/")
+        return f"{above}/" if step_of(last) is not None else f"{self.name}/checkpoints/"
 
     @property
     def step(self):
@@ -495,15 +510,18 @@ class Push:
         return {(name, files.get(f"{self.inside}{name}/{SEAL}")) for name in there if step_of(name) is not None}
 
     def ahead(self, files, own):
-        "The furthest step that the repository has come to by another line, if that is as far as this or further; else None."
-        return max((step_of(name) for name, _ in self.checkpoints(files) - self.line - own if step_of(name) >= self.step), default=None)
+        "The furthest step that the repository has come to by another line; None if this one is further."
+        others = [step_of(name) for name, _ in self.checkpoints(files) - self.line - own]
+        return max((step for step in others if step >= self.step), default=None)
 
     def stale(self, files, own):
         "What leaves the repository: older checkpoints of this line, or files that a finished stage no longer has."
-        if not self.name.startswith(self.inside): return [p for p in files if p.rpartition("/")[0] == self.name and comes_back(p.rpartition("/")[2])]
+        if not self.name.startswith(self.inside):
+            parts = {path: path.rpartition("/") for path in files}
+            return [path for path, (above, _, name) in parts.items() if above == self.name and comes_back(name)]
         known = self.checkpoints(files) & (self.line | own)
-        old = {name for name, _ in known if step_of(name) < self.step and name not in self.kept}
-        return [path for path in files if path.startswith(self.inside) and path[len(self.inside):].partition("/")[0] in old]
+        old = [name for name, _ in known if step_of(name) < self.step and name not in self.kept]
+        return [path for path in files if path.startswith(tuple(f"{self.inside}{name}/" for name in old))]
 
 # %% ../nbs/00_env.ipynb #3a839f0e
 @patch
@@ -533,7 +551,8 @@ def _commit(self:Hub, push, files):
     found = self.private(self.files())
     ahead = push.ahead(found.files, self.own)
     if ahead is not None and found.files.get(f"{push.name}/{SEAL}") != git_id(push.folder / SEAL):
-        raise UserError(f"another machine has reached step {ahead}: go on from there with --resume, or choose another --hub")
+        raise UserError(f"another machine has reached step {ahead}: go on from there with --resume, "
+                        "or choose another --hub")
     names = [f"{push.name}/{file}" for file in (*files, SEAL)]
     added = [CommitOperationAdd(name, push.folder / Path(name).name) for name in names]
     removed = [CommitOperationDelete(path) for path in push.stale(found.files, self.own) if path not in names]
@@ -555,7 +574,8 @@ def finish(self:Hub):
             try: self._send(push)
             except Exception as e: failed.append(f"{name} ({_why(e)})")
     if self.sent: print(f"Hub {self.repo}: {len(self.sent)} pushed, {sum(self.sent.values()) / 1e6:.1f} MB", file=sys.stderr)
-    if failed: print(one_line(f"Hub {self.repo}: not pushed: {', '.join(failed)}. The same command with --resume tries again"), file=sys.stderr)
+    again = "The same command with --resume tries again"
+    if failed: print(one_line(f"Hub {self.repo}: not pushed: {', '.join(failed)}. {again}"), file=sys.stderr)
     self.jobs, self.sent = {}, {}
 
 # %% ../nbs/00_env.ipynb #bd9466d7
@@ -569,7 +589,8 @@ def fetch(self:Hub,
     from huggingface_hub.errors import EntryNotFoundError
     with tempfile.TemporaryDirectory(dir=run) as aside:
         there, here = Path(aside) / name, Path(run) / name
-        get = lambda file: self.patiently(lambda: self.api.hf_hub_download(self.repo, f"{name}/{file}", revision=commit, local_dir=aside))
+        download = partial(self.api.hf_hub_download, self.repo, revision=commit, local_dir=aside)
+        get = lambda file: self.patiently(lambda: download(f"{name}/{file}"))
         try:
             get(SEAL)
             manifest, wrong = _read_seal(there)
@@ -587,8 +608,9 @@ def fetch(self:Hub,
         for file in (*manifest["files"], SEAL): os.replace(there / file, here / file)
 
 def _check_room(run, name, manifest):
-    need, free = sum(saved["size"] for saved in manifest["files"].values()), shutil.disk_usage(run).free
-    if need > free: raise UserError(f"{name} takes {need / 1e6:.0f} MB and {free / 1e6:.0f} are free: free some space, or choose another --run folder")
+    need, free = sum(saved["size"] for saved in manifest["files"].values()) / 1e6, shutil.disk_usage(run).free / 1e6
+    if need > free:
+        raise UserError(f"{name} takes {need:.0f} MB and {free:.0f} are free: free some space, or choose another --run folder")
 
 @cache
 def connect(
@@ -605,7 +627,8 @@ MAKES = {"data": "demonstrations", "sft": "SFT adapter", "sft-nothink": "SFT ada
          "rl/ppo+credit": "adapter of PPO with credit for the think", "rl/ppo+short": "adapter of PPO with a bonus for short thinks", "eval": "episode table", "report": "report"}
 
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
-CONFIG = {"profile": {f.name: NUMBER if f.type is float else f.type for f in fields(Profile)}, "seed": int, "commit?": (str, type(None)), "hardware?": dict}
+CONFIG = {"profile": {f.name: NUMBER if f.type is float else f.type for f in fields(Profile)}, "seed": int,
+          "commit?": (str, type(None)), "hardware?": dict}
 MODEL = re.compile(r"standin|[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # a repository on the Hub, by its form
 
 def profile_fault(
@@ -615,7 +638,8 @@ def profile_fault(
     model, numbers = profile["model"], {k: v for k, v in profile.items() if not isinstance(v, str)}
     if not plain_name(profile["name"]): return f"name is {profile['name'][:40]!r}"
     if profile["dtype"] not in ("float32", "float16", "bfloat16"): return f"dtype is {profile['dtype'][:40]!r}"
-    if not MODEL.fullmatch(model) and not (model.isprintable() and Path(model).is_dir()): return f"model is {model[:80]!r}, neither a folder nor a repository's name"
+    if not MODEL.fullmatch(model) and not (model.isprintable() and Path(model).is_dir()):
+        return f"model is {model[:80]!r}, neither a folder nor a repository's name"
     odd = [k for k, v in numbers.items() if not 0 < v < 1e9]
     if odd: return f"{odd[0]} is {numbers[odd[0]]}"
 
@@ -637,7 +661,8 @@ class Store:
         shipped:bool=False, # True: the stand-in's adapters that come with thinkact_nb will do where the run has none
         public:bool=False # True: the repository may be one that everybody can read
     ):
-        self.run, self.hub, self.shipped, config = Path(run), self._connect(hub, public), shipped, Path(run) / "config.json"
+        self.run, self.hub, self.shipped = Path(run), self._connect(hub, public), shipped
+        config = self.run / "config.json"
         with on_disk(): there = config.exists()
         if self.hub and not there: self._fetch_config(profile)
         if not new and not config.exists(): raise UserError(f"no run in {run}: run `thinkact demo --run {run}` or `thinkact data --run {run}` first")
@@ -659,9 +684,10 @@ class Store:
         return connect(hub)
 
     def _read(self, config):
-        found = read_json(config, CONFIG, "mend or remove it, or use another folder")
+        mend = "mend or remove it, or use another folder"
+        found = read_json(config, CONFIG, mend)
         wrong = profile_fault(found["profile"])
-        if wrong: raise UserError(f"{config} is not of this version of thinkact_nb (its {wrong}): mend or remove it, or use another folder")
+        if wrong: raise UserError(f"{config} is not of this version of thinkact_nb (its {wrong}): {mend}")
         return found
 
     def _same(self, found, asked):
@@ -687,7 +713,7 @@ def _fetch_config(self:Store, profile):
         if "config.json" not in found.files: return
         with on_disk(): self.run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.run) as aside:
-            get = lambda: self.hub.api.hf_hub_download(self.hub.repo, "config.json", revision=found.commit, local_dir=aside)
+            get = partial(self.hub.api.hf_hub_download, self.hub.repo, "config.json", revision=found.commit, local_dir=aside)
             self._check_config(Path(self.hub.patiently(get)), profile)
             os.replace(Path(aside) / "config.json", self.run / "config.json")
     except UserError: raise
@@ -698,11 +724,12 @@ def _fetch_config(self:Store, profile):
 @patch
 def _check_config(self:Store, file, profile):
     "Raise a `UserError` if a configuration from the Hub is no run's, or names a model that nobody chose."
-    found = read_json(file, CONFIG, f"choose another --hub than {self.hub.repo}")["profile"]
+    repo, known = self.hub.repo, (profile.model if profile else None, *(p.model for p in PROFILES.values()))
+    found = read_json(file, CONFIG, f"choose another --hub than {repo}")["profile"]
     wrong, model = profile_fault(found), found["model"]
-    if wrong: raise UserError(f"config.json of {self.hub.repo} is not of this version of thinkact_nb (its {wrong}): choose another --hub")
-    if model not in (profile.model if profile else None, *(p.model for p in PROFILES.values())):
-        raise UserError(f"{self.hub.repo} is a run of the model {model!r}, which no profile has: if you trust it, give `Store` that profile")
+    if wrong: raise UserError(f"config.json of {repo} is not of this version of thinkact_nb (its {wrong}): choose another --hub")
+    if model not in known:
+        raise UserError(f"{repo} is a run of the model {model!r}, which no profile has: if you trust it, give `Store` that profile")
 
 @patch
 def _claim(self:Store):
@@ -735,8 +762,8 @@ def finish(self:Store):
 
 # %% ../nbs/00_env.ipynb #a1c5e017
 ADAPTER = "adapter_config.json"
-VARIES = dict(r=int, lora_alpha=NUMBER, lora_dropout=NUMBER, inference_mode=bool, base_model_name_or_path=str, revision=(str, type(None)),
-              peft_version=str, trainable_token_indices=dict(embed_tokens=[int]))
+VARIES = dict(r=int, lora_alpha=NUMBER, lora_dropout=NUMBER, inference_mode=bool, base_model_name_or_path=str,
+              revision=(str, type(None)), peft_version=str, trainable_token_indices=dict(embed_tokens=[int]))
 
 def foreign(
     folder, # of an adapter
@@ -828,12 +855,14 @@ def _reading(self:Store, otherwise):
     try: yield
     except UserError: raise
     except Exception as e:
-        raise UserError(disk_fault(e) or f"cannot read {self.hub.repo} ({_why(e)}): check the network and `hf auth login`, or {otherwise}") from e
+        network = f"cannot read {self.hub.repo} ({_why(e)}): check the network and `hf auth login`, or {otherwise}"
+        raise UserError(disk_fault(e) or network) from e
 
 # %% ../nbs/00_env.ipynb #f7d4f674
 KEEP = 2  # checkpoints, beside the best
 STATE = dict(global_step=int, max_steps=int, log_history=[dict])  # what is relied on in trainer_state.json
-RESUMES = (ADAPTER, "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json", "rollouts.parquet")  # what going on reads
+RESUMES = (ADAPTER, "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth",
+           "trainer_state.json", "rollouts.parquet")  # what going on reads
 
 @patch
 def away(self:Store,
@@ -843,7 +872,8 @@ def away(self:Store,
 ):
     "The one place where a folder is removed or renamed. Raises `UserError` if it is not inside the stage's own."
     home, real = (self.run / stage).resolve(), folder.resolve()
-    if folder.is_symlink() or home not in real.parents: raise UserError(f"{folder} leads to {real}, outside {home}: it was left alone, take the link away")
+    if folder.is_symlink() or home not in real.parents:
+        raise UserError(f"{folder} leads to {real}, outside {home}: it was left alone, take the link away")
     if name: folder.rename(folder.with_name(name))
     else: shutil.rmtree(folder)
 
@@ -881,8 +911,9 @@ def keep(self:Store,
     kept = (best, *(c.name for c in there[-KEEP:]))
     own = frozenset({**line, folder.name: git_id(folder / SEAL)}.items())
     if self.hub: self.hub.push(Push(folder, f"{stage}/checkpoints/{folder.name}", self.config, own, kept))
-    for old in there:
-        if old.name not in kept and not (self.hub and self.hub.waits(f"{stage}/checkpoints/{old.name}")): self._let_go(stage, old)
+    for old in (c for c in there if c.name not in kept):
+        waits = self.hub and self.hub.waits(f"{stage}/checkpoints/{old.name}")
+        if not waits: self._let_go(stage, old)
 
 @patch
 def _let_go(self:Store, stage, old):
