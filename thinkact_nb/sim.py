@@ -954,7 +954,7 @@ class SimPool:
     @property
     def pids(self) -> list[int]: # process ids
         "The workers that are there now."
-        return sorted(w.process.pid for w in list(self._alive))
+        return sorted(w.process.pid for w in list(self._alive) if w.process.is_alive())
 
     def map(self,
         work:Callable, # of one job; importable, as the workers import it
