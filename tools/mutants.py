@@ -172,7 +172,7 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             for i in range(self.workers):
                 copy = Path(folder).resolve()/str(i)
-                shutil.copytree(self.root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+                shutil.copytree(self.root, copy, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
                 # what is not changed is compiled once; a changed module is known by its hash, not by its time
                 by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
                 compileall.compile_dir(copy/PACKAGE, quiet=2, invalidation_mode=by_hash)
