@@ -20,7 +20,7 @@ from transformers import PrinterCallback
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import ppo, sim
 from thinkact_nb.data import expert, spread
-from thinkact_nb.env import Store, UserError, get_profile, seed_all, split_of
+from thinkact_nb.env import SHIPPED, Store, UserError, get_profile, seed_all, split_of
 from thinkact_nb.model import chat, load_model, load_processor
 from thinkact_nb.reward import episode_table
 
@@ -302,7 +302,7 @@ def test_rl_trains_on_scenes_of_its_own_split(tmp_path, monkeypatch):
     def stop(n, tasks, levels, seed): raise Enough(seed)
     monkeypatch.setattr(ppo, 'spread', stop)
     store = Store(tmp_path/'run', PROFILE)
-    (store.path('sft')/'adapter_config.json').write_text('{}')
+    (store.path('sft')/'adapter_config.json').write_bytes((SHIPPED/'sft'/'adapter_config.json').read_bytes())
     firsts = []
     for seed in (0, 1, 2):
         with pytest.raises(Enough) as found: ppo.rl_trainer(store, None, seed=seed)
