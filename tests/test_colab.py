@@ -19,6 +19,7 @@ KEPT = '''
 import sys
 from pathlib import Path
 from thinkact_nb import colab
+from thinkact_nb.pool import SimPool
 def build(folder):
     wheel = folder / sys.argv[1]
     wheel.write_bytes(b"built")
@@ -179,6 +180,6 @@ def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_pa
         assert damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
         with pytest.raises(UserError, match='run `thinkact'): Store(tmp_path/'run').require(stage, 'adapter_config.json')
     scenes = [sim.make_scene(*key) for key in rows[['task', 'level', 'seed']].itertuples(index=False)]
-    done = evaluate.act(store, 'ppo', scenes, sim.SimPool(0))
+    done = evaluate.act(store, 'ppo', scenes, SimPool(0))
     assert done.output.tolist() == rows.output.tolist() and done.success.tolist() == rows.success.tolist()
     assert not (store.run/'rl').exists()

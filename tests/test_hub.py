@@ -271,8 +271,9 @@ def test_the_command_line_says_public(monkeypatch, tmp_path):
 
 def test_a_dataset_is_pushed_with_its_card_and_opens_without_this_library(hub, tmp_path):
     pushed = good(python(hub, tmp_path, '''
-from thinkact_nb import data, sim
-data.make_dataset(3, "d", sim.SimPool(0), image_size=64)
+from thinkact_nb import data
+from thinkact_nb.pool import SimPool
+data.make_dataset(3, "d", SimPool(0), image_size=64)
 print(data.push_to_hub("d", "tester/tabletop"))'''))
     repository = hub.repository('tester/tabletop', 'dataset')
     assert repository.private and set(repository.files) == {'README.md', 'train.parquet', 'sample.png'} and 'hf_good' not in pushed.stdout + pushed.stderr

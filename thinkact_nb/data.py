@@ -6,7 +6,7 @@
 __all__ = ['ENGLISH', 'NUMBERS', 'LEVEL', 'DECIDES', 'PLANS', 'KOREAN', 'ASKED_IN_KOREAN', 'IN_KOREAN', 'PARTICLES', 'PART',
            'CARD', 'COLUMNS', 'CAMERA', 'JOINTS', 'QUANTILES', 'render_output', 'mention', 'centimetres', 'counted',
            'Teller', 'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'Noun', 'in_korean', 'demonstration',
-           'spread', 'demonstrate', 'make_dataset', 'card', 'read_dataset', 'push_to_hub', 'stream_dataset', 'to_files',
+           'demonstrate', 'make_dataset', 'card', 'read_dataset', 'push_to_hub', 'stream_dataset', 'to_files',
            'to_lerobot', 'browse']
 
 # %% ../nbs/02_data.ipynb #b041bfad
@@ -18,8 +18,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError, check_name, say
 from .store import write_json
-from .sim import (BIN, COLOURS, FPS, LEVELS, MOVABLE, RELATIONS, SIZES, TASKS, Body, Program, Scene, SimPool, draw_scene, loc_text, make_scene, pad_distances, parse_output, record_episode,
-                             renderer, solve, stands, to_bins, to_metres, write_video, _world)
+from .sim import (BIN, COLOURS, LEVELS, MOVABLE, SIZES, Body, Program, Scene, loc_text, make_scene,
+                             parse_output, renderer, solve, to_bins, to_metres)
+from .tasks import RELATIONS, TASKS, pad_distances, spread, stands
+from .pool import FPS, SimPool, own_world, record_episode, write_video
 
 # %% ../nbs/02_data.ipynb #b8281904
 def render_output(
@@ -275,25 +277,13 @@ def demonstration(
     return asked, render_output(think_of(scene, tell), solve(scene))
 
 # %% ../nbs/02_data.ipynb #12fcbb83
-def spread(
-    n:int,              # how many scenes
-    tasks=tuple(TASKS),
-    levels=("L0",),
-    seed:int=0,         # the first scene seed
-    perturb=()          # names in `PERTURBATIONS`
-) -> list[Scene]:
-    "n scenes, spread evenly over tasks and levels. Raises `UserError` on an unknown name or if n is less than 1."
-    if n < 1: raise UserError(f"{n} scenes: ask for 1 or more")
-    pairs = [(t, l) for t in tasks for l in levels]
-    return [make_scene(*pairs[i % len(pairs)], seed + i // len(pairs), perturb) for i in range(n)]
-
 def demonstrate(
     job:tuple # (scene, pixels per side, lang, noise, wrong)
 ) -> dict: # a row, its image as PNG; `success`: whether the program, read back from the text, solved the scene
     "One demonstration, drawn and run in this process's own world."
     scene, size, lang, *errors = job
     instruction, output = demonstration(mistaken(scene, *errors) if any(errors) else scene, lang)
-    world = _world().reset(scene)
+    world = own_world().reset(scene)
     Image.fromarray(world.render(size)).save(png := io.BytesIO(), "png")
     success = world.run(parse_output(output).program).success
     return dict(image=dict(bytes=png.getvalue(), path=None), instruction=instruction, output=output, task=scene.task, level=scene.level, seed=scene.seed,
