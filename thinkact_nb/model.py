@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'TURN_END', 'BUDGETS', 'SOFT_PIXELS', 'FOUR_BIT_ERROR', 'SKIP', 'UNNORMALISED',
-           'UNNORMALISED_ENDS', 'HALF', 'LOGITS', 'TARGETS', 'E2B', 'GEMMA4_E2B', 'GEMMA4_E4B', 'PARTS', 'FOUR_BITS',
-           'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'set_image_size', 'load_processor',
-           'four_bit_error', 'check_layers', 'keep_memory', 'free_memory', 'check_machine', 'load_base', 'steady',
-           'steady_ends', 'fuse_head', 'fuse_heads', 'first_rows', 'word_ids', 'lora_config', 'trained_rows',
-           'new_adapter', 'fingerprint', 'check_adapter', 'load_model', 'chat', 'write', 'image_features',
-           'memory_table', 'peak_table']
+           'UNNORMALISED_ENDS', 'HALF', 'SCALE', 'LOGITS', 'TARGETS', 'E2B', 'GEMMA4_E2B', 'GEMMA4_E4B', 'PARTS',
+           'FOUR_BITS', 'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'set_image_size',
+           'load_processor', 'four_bit_error', 'check_layers', 'keep_memory', 'free_memory', 'check_machine',
+           'load_base', 'steady', 'steady_ends', 'scale_gradients', 'fuse_head', 'fuse_heads', 'first_rows', 'word_ids',
+           'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter', 'load_model', 'chat', 'write',
+           'image_features', 'memory_table', 'peak_table']
 
 # %% ../nbs/03_model.ipynb #4eb62092
 import ctypes, functools, gc, hashlib, json, math, os, re, shutil, tempfile, types
@@ -208,7 +208,7 @@ def load_base(
 UNNORMALISED = ("altup_projections", "altup_unembed_projections", "per_layer_model_projection")  # at the top of the language model
 UNNORMALISED_ENDS = ("per_layer_input_gate", "per_layer_projection")                              # in every layer
 
-HALF = 6e4  # about the largest number of float16; Gemma 4's feed-forward products can pass it
+HALF = 6e4  # about the largest number of float16; feed-forward products can pass it, seen in Gemma 4
 
 def steady(
     model:PreTrainedModel
@@ -224,7 +224,7 @@ def steady(
     for name, module in language.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit) and (name.split(".")[0] in UNNORMALISED or name.endswith(UNNORMALISED_ENDS)):
             module.compute_dtype, module.compute_type_is_set = torch.float32, True
-        if model.config.model_type == "gemma4" and name.endswith("mlp.down_proj"): module.register_forward_pre_hook(lambda module, args: (args[0].clamp(-HALF, HALF),))
+        if name.endswith("mlp.down_proj"): module.register_forward_pre_hook(lambda module, args: (args[0].clamp(-HALF, HALF),))
 
 def steady_ends(
     model # after PEFT wrapped it
@@ -236,6 +236,20 @@ def steady_ends(
     base.model.language_model.register_forward_pre_hook(rise, with_kwargs=True)
     head.register_forward_pre_hook(lambda module, args: (args[0].to(half), *args[1:]))
     head.register_forward_hook(lambda module, args, out: out.float())
+
+# %% ../nbs/03_model.ipynb #57020f27
+SCALE = 1024.  # of gradients on their way through float16
+
+def scale_gradients(
+    model # after `steady_ends`, with the parameters that are to train
+):
+    "Carry gradients through a float16 model at `SCALE` times their size: small ones vanish otherwise, with no sign. Parameters get them at their true size."
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    def rise(module, args, out):
+        if out.requires_grad: out.register_hook(lambda gradient: gradient * SCALE)
+    base.get_output_embeddings().register_forward_hook(rise)
+    for parameter in model.parameters():
+        if parameter.requires_grad: parameter.register_hook(lambda gradient: gradient / SCALE)
 
 # %% ../nbs/03_model.ipynb #780cfab4
 TrainableTokensWrapper.bias = None  # TRL 1.14 reads the head's bias, which PEFT's wrapper hides
@@ -381,6 +395,7 @@ def load_model(
         model = _fetch(lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable), adapter)
     elif trainable: model = new_adapter(model, profile)
     if profile.dtype == "float16": steady_ends(model)
+    if profile.dtype == "float16" and trainable: scale_gradients(model)
     return model.eval()
 
 # %% ../nbs/03_model.ipynb #050fc4c3
