@@ -9,7 +9,8 @@ __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'TURN_END', 'BUDGETS', 'SOFT_PIXELS', '
            'load_processor', 'four_bit_error', 'check_layers', 'keep_memory', 'free_memory', 'check_machine',
            'leave_out_audio', 'load_base', 'steady', 'steady_ends', 'scale_gradients', 'fuse_head', 'fuse_heads',
            'first_rows', 'word_ids', 'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter',
-           'load_model', 'exchange_adapter', 'chat', 'write', 'image_features', 'memory_table', 'peak_table']
+           'load_model', 'exchange_adapter', 'chat', 'write', 'image_features', 'model_config', 'memory_table',
+           'peak_table']
 
 # %% ../nbs/03_model.ipynb #4eb62092
 import ctypes, functools, gc, hashlib, json, math, os, re, shutil, tempfile, types
@@ -247,10 +248,12 @@ def steady_ends(
 ):
     "Cast to float32 where the residual stream begins, and back where it meets the head."
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head, half = base.get_output_embeddings(), base.get_input_embeddings().weight.dtype
+    head = base.get_output_embeddings()
+    table = getattr(head, "token_adapter", head)  # PEFT's wrapper would make a copy to say its type
+    table = getattr(table, "base_layer", table)
     def rise(module, args, kwargs): return args, kwargs | dict(inputs_embeds=kwargs["inputs_embeds"].float())
     base.model.language_model.register_forward_pre_hook(rise, with_kwargs=True)
-    head.register_forward_pre_hook(lambda module, args: (args[0].to(half), *args[1:]))
+    head.register_forward_pre_hook(lambda module, args: (args[0].to(table.weight.dtype), *args[1:]))
     head.register_forward_hook(lambda module, args, out: out.float())
 
 # %% ../nbs/03_model.ipynb #57020f27
@@ -484,12 +487,17 @@ PARTS = {"audio tower (dropped)": "audio_tower", "vision tower": "vision_tower",
          "per-layer gates": r"per_layer_(input_gate|projection|model_projection)\.", "laurel": r"laurel\.linear", "AltUp coefficients": "coefs|modality_router", "norms and scales": ""}
 FOUR_BITS = 4.127 / 8  # bytes: four bits and, twice quantized, 0.127 of scales
 
-def _shapes(profile):
+def model_config(
+    profile:Profile
+) -> PreTrainedConfig:
+    "The configuration of a profile's model, written down here: nothing is fetched."
     small = "E2B" in profile.model
-    if profile.model == "standin": config = Gemma3nConfig.from_pretrained(STANDIN)
-    elif "gemma-4" in profile.model: config = Gemma4Config(text_config=Gemma4TextConfig(**(GEMMA4_E2B if small else GEMMA4_E4B)), vision_config=Gemma4VisionConfig(), audio_config=Gemma4AudioConfig())
-    else: config = Gemma3nConfig(text_config=Gemma3nTextConfig(**(E2B if small else {})))
-    with torch.device("meta"): return AutoModelForImageTextToText.from_config(config)
+    if profile.model == "standin": return Gemma3nConfig.from_pretrained(STANDIN)
+    if "gemma-4" in profile.model: return Gemma4Config(text_config=Gemma4TextConfig(**(GEMMA4_E2B if small else GEMMA4_E4B)), vision_config=Gemma4VisionConfig(), audio_config=Gemma4AudioConfig())
+    return Gemma3nConfig(text_config=Gemma3nTextConfig(**(E2B if small else {})))
+
+def _shapes(profile):
+    with torch.device("meta"): return AutoModelForImageTextToText.from_config(model_config(profile))
 
 def memory_table(
     profile:Profile
