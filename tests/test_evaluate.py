@@ -1,5 +1,4 @@
 "Statistics against theory, what may not be paired, and the committed tables against physics."
-import html
 import json
 import re
 import warnings
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from markupsafe import escape
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -355,9 +355,9 @@ def test_the_committed_report_recomputes(tmp_path):
     log = found['training']['ppo']
     charts = [report.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(report.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]
     tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
-    for part in [html.escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
+    for part in [escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
     for c in found['comparisons']: assert c['b'] != 'ppo' or c['sentence'] in printed
-    assert len(found['study']) >= 40 and all(html.escape(t['hypothesis']) in page for t in found['study'])
+    assert len(found['study']) >= 40 and all(escape(t['hypothesis']) in page for t in found['study'])
     table = pd.read_parquet(TABLES/'episodes.parquet')
     changed = table.assign(success=table.success ^ ((table.arm == 'ppo') & (table.index % 50 == 0)))
-    assert html.escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page
+    assert escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page
