@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import report
+from thinkact_nb import cli
 from thinkact_nb.env import PROFILES, SHIPPED, kept
 
 EVAL = ['eval', '--arms', 'sft', '--n', '1']
@@ -84,7 +84,7 @@ def run(whole, tmp_path): return Path(shutil.copytree(whole, tmp_path/'run'))
 
 def status(words, capfd, run):
     "What a command prints on stderr, and how it ends."
-    with pytest.raises(SystemExit) as stop: report.main([word.replace('{run}', str(run)) for word in words] + ['--run', str(run)])
+    with pytest.raises(SystemExit) as stop: cli.main([word.replace('{run}', str(run)) for word in words] + ['--run', str(run)])
     out, err = capfd.readouterr()
     return stop.value.code, out, err
 
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_one_line(run, capfd, name, way):
 
 def test_a_run_that_is_whole_is_read(run, capfd):
     "Guard: the table above fails for what it does to the files, and for nothing else."
-    report.main(['report', '--run', str(run), '--no-video'])
+    cli.main(['report', '--run', str(run), '--no-video'])
     assert (run/'report/index.html').exists()
     made = json.loads((run/'report/report.json').read_text())
     assert made['costs'] and made['interventions'] and made['study'] and set(made['training']) == {'sft', 'ppo'}
@@ -127,7 +127,7 @@ LIMIT = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);
 
 def test_a_full_disk_is_one_line_and_no_half_file(tmp_path):
     "Guard: a command whose disk is full says so, whatever library was writing."
-    code = LIMIT + 'from thinkact_nb.report import main; main(["data", "--n", "9", "--profile", "tiny", "--run", "run", "--tasks", "put_on"])'
+    code = LIMIT + 'from thinkact_nb.cli import main; main(["data", "--n", "9", "--profile", "tiny", "--run", "run", "--tasks", "put_on"])'
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'}, cwd=tmp_path, text=True, capture_output=True)
     assert done.returncode == 2, done.stderr[-2000:]
     last = done.stderr.splitlines()[-1]

@@ -13,7 +13,7 @@ from markupsafe import escape
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from thinkact_nb import evaluate as ev
+from thinkact_nb import cli, evaluate as ev
 from thinkact_nb import report, sim
 from thinkact_nb.data import expert, spread
 from thinkact_nb.env import Store, UserError, get_profile
@@ -258,14 +258,14 @@ def test_evaluation_and_selection_use_scenes_of_their_own_split(tmp_path, monkey
     from thinkact_nb.env import SPLIT_SIZE, SPLITS, split_of
     firsts = sorted(SPLITS.values())
     assert firsts == [i*SPLIT_SIZE for i in range(4)] and [split_of(f - 1) for f in firsts[1:]] == list(SPLITS)[:3]
-    assert {split_of(s.seed) for s in report.Eval(run='run').scenes('test', 3)} == {'test'}
+    assert {split_of(s.seed) for s in cli.Eval(run='run').scenes('test', 3)} == {'test'}
     class Enough(Exception): "All that is wanted."
     def stop(self, split, n): raise Enough(split)
-    assert report.first_scene('validation', 5) == SPLITS['validation'] + 5
+    assert cli.first_scene('validation', 5) == SPLITS['validation'] + 5
     store = Store(tmp_path/'run', get_profile('tiny'), new=True)
     with monkeypatch.context() as patched, pytest.raises(Enough, match='test'):
-        patched.setattr(report.Eval, 'scenes', stop)
-        report.Eval(run=str(tmp_path/'run'), arms=('expert',))()
+        patched.setattr(cli.Eval, 'scenes', stop)
+        cli.Eval(run=str(tmp_path/'run'), arms=('expert',))()
     looks = sft.Validation(store, ['put_on'], ['L0'], 2)
     assert [split_of(s.seed) for s in looks.scenes] == ['validation']*2
     assert {split_of(s.seed) for s in tune.Study(store, 'sft', scenes=3).scenes} == {'validation'}
@@ -315,7 +315,7 @@ def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path,
     commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
     assert [(task, int(seed)) for _, task, seed in commands] == [(c.task, c.seed) for c in expected] and page.count('<video') == 2*len(expected)
     for command, case in ((commands[0][0], expected[0]), (commands[-1][0], expected[-1])):
-        report.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
+        cli.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
         end = 'success' if case.change == 'gained' else 'failure: ' + case.failure_b.replace('parse', 'no valid program')
         assert f'outcome      {end}' in capsys.readouterr().out
 

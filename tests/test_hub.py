@@ -261,10 +261,10 @@ def test_a_repository_that_becomes_public_gets_no_more(hub, tmp_path):
 
 def test_the_command_line_says_public(monkeypatch, tmp_path):
     "Guard: `--public` reaches the store."
-    from thinkact_nb import report
+    from thinkact_nb import cli, report
     asked = []
     monkeypatch.setattr(report, 'Store', lambda *words, **named: asked.append(named))
-    for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): report.parse(words).store()
+    for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): cli.parse(words).store()
     assert [named['public'] for named in asked] == [False, True]
 
 

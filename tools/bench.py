@@ -237,7 +237,7 @@ def datasets(n=900):
 
 def command_line():
     tell('import thinkact_nb.sim', 1000*seconds(run(sys.executable, '-c', 'import thinkact_nb.sim'), 5), 'ms', 700.)
-    tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.report import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
+    tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.cli import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
 
 
 if __name__ == '__main__':

@@ -51,7 +51,7 @@ def problems(cfg, write):
         text, name = path.read_text(encoding='utf-8'), path.relative_to(cfg.config_path).as_posix()
         mended, installs = rewritten(text, found.groups(), new), 1
         if path.suffix == '.ipynb': mended, installs = with_shared(mended, cfg)
-        if re.match(r'\d\d_', path.name):
+        if re.match(r'\d\d[a-z]?_', path.name):
             if not re.search(badge + path.name, text): out.append(f'{name}: no Colab badge of its own')
             if installs != 1: out.append(f'{name}: {installs} install cells; it should have one')
         if mended == text: continue
