@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli
-from thinkact_nb.env import PROFILES, Store
+from thinkact_nb.env import PROFILES
+from thinkact_nb.store import Store
 
 
 def python(code, *words, cwd=ROOT):

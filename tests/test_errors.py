@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli
-from thinkact_nb.env import PROFILES, SHIPPED, kept
+from thinkact_nb.env import PROFILES
+from thinkact_nb.store import SHIPPED, kept, seal
 
 EVAL = ['eval', '--arms', 'sft', '--n', '1']
 READ = {  # file of a run: commands that read it
@@ -93,10 +94,9 @@ def status(words, capfd, run):
 @pytest.mark.parametrize('name', READ)
 def test_a_damaged_file_is_one_line(run, capfd, name, way):
     "Guard: six of nine damaged files were tracebacks, of JSON, Parquet, or a type."
-    from thinkact_nb import env
     file = run/name
     if (file.suffix, way) == ('.db', emptied): pytest.skip('an empty file is a new database to SQLite')
-    if file.name == 'manifest.json': env.seal(file.parent)
+    if file.name == 'manifest.json': seal(file.parent)
     way(file)
     before = file.read_bytes() if file.is_file() else None
     for words in READ[name]:

@@ -16,7 +16,8 @@ from statsmodels.stats.proportion import proportion_confint
 from thinkact_nb import cli, evaluate as ev
 from thinkact_nb import report, sim
 from thinkact_nb.data import expert, spread
-from thinkact_nb.env import Store, UserError, get_profile
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Store
 from thinkact_nb.reward import EPISODE
 
 TABLES = Path(__file__).parent.parent/'thinkact_nb'/'tables'

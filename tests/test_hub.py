@@ -16,7 +16,8 @@ BEGIN = '''
 import json, shutil, sys, time
 from pathlib import Path
 from thinkact_nb.env import *
-from thinkact_nb.env import damage
+from thinkact_nb.store import *
+from thinkact_nb.store import damage
 Hub.longest, sleep = .05, time.sleep
 time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
 def train(store, step, size=1000):
@@ -261,9 +262,9 @@ def test_a_repository_that_becomes_public_gets_no_more(hub, tmp_path):
 
 def test_the_command_line_says_public(monkeypatch, tmp_path):
     "Guard: `--public` reaches the store."
-    from thinkact_nb import cli, report
+    from thinkact_nb import cli
     asked = []
-    monkeypatch.setattr(report, 'Store', lambda *words, **named: asked.append(named))
+    monkeypatch.setattr(cli, 'Store', lambda *words, **named: asked.append(named))
     for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): cli.parse(words).store()
     assert [named['public'] for named in asked] == [False, True]
 

@@ -20,7 +20,8 @@ from transformers import PrinterCallback
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import ppo, sim
 from thinkact_nb.data import expert, spread
-from thinkact_nb.env import SHIPPED, Store, UserError, get_profile, seed_all, split_of
+from thinkact_nb.env import UserError, get_profile, seed_all, split_of
+from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.model import chat, load_model, load_processor
 from thinkact_nb.reward import episode_table
 

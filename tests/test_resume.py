@@ -18,7 +18,8 @@ TRAIN = '''
 import sys
 from dataclasses import replace
 from pathlib import Path
-from thinkact_nb.env import Hub, Store, UserError, get_profile
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Hub, Store
 Hub.longest = .05
 run, hub, resume, steps = sys.argv[1], sys.argv[2] or None, sys.argv[3] == "resume", int(sys.argv[4])
 small = replace(get_profile("tiny"), sft_batch=4, sft_micro_batch=2, max_new_tokens=8, rl_batch=8, rl_micro_batch=4)

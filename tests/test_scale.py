@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from thinkact_nb import data, sim
-from thinkact_nb.env import Store
+from thinkact_nb.store import Store
 from thinkact_nb.model import load_model
 
 HERE = Path(__file__).parent

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from .env import (MAKES, MODEL, PROFILES, SPLITS, SPLIT_SIZE, Store, UserError, check_name, disk_fault,
-                             get_profile, hardware, one_line, quiet, rank, read_json, read_parquet, split_of, whole,
-                             write_json)
+from .env import (PROFILES, SPLITS, SPLIT_SIZE, UserError, check_name, get_profile, hardware, one_line,
+                             quiet, rank, split_of)
+from .store import MAKES, MODEL, Store, disk_fault, read_json, read_parquet, whole, write_json
 from .report import COSTS, RL, build_report, film, png, read_table
 
 # %% ../nbs/12_cli.ipynb #873cf8d1

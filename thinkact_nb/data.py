@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
-from .env import UserError, check_name, say, write_json
+from .env import UserError, check_name, say
+from .store import write_json
 from .sim import (BIN, COLOURS, FPS, LEVELS, MOVABLE, RELATIONS, SIZES, TASKS, Body, Program, Scene, SimPool, draw_scene, loc_text, make_scene, pad_distances, parse_output, record_episode,
                              renderer, solve, stands, to_bins, to_metres, write_video, _world)
 

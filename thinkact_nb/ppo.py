@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
-from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, read_parquet, seed_all, whole, write_json
+from .env import SPLITS, Profile, UserError, check_name, led, rank, seed_all
+from .store import Store, read_parquet, whole, write_json
 from .sim import COLOURS, SKILLS, TASKS, Scene, SimPool, make_scene, solve, to_bins
 from .data import _CLAIMS, claims, spread
 from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write

@@ -14,7 +14,8 @@ import base64, io, json, re, shutil
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from .env import CONFIG, NUMBER, SHIPPED, Store, kept, read_json, say, split_of, whole, write_json
+from .env import say, split_of
+from .store import CONFIG, NUMBER, SHIPPED, Store, kept, read_json, whole, write_json
 
 # %% ../nbs/09_report.ipynb #e72a31c1
 LOG = [{str: (*NUMBER, type(None))}]

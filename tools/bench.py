@@ -121,7 +121,8 @@ def training(steps=12):
     import torch
     from transformers import EarlyStoppingCallback, TrainerCallback
     from thinkact_nb.data import make_dataset
-    from thinkact_nb.env import Store, get_profile, read_seal
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.store import Store, read_seal
     from thinkact_nb.sft import Checkpoints, make_trainer
     from thinkact_nb.sim import SimPool
     class Clock(TrainerCallback):
@@ -160,7 +161,8 @@ def reinforcement(updates=4):
     from pathlib import Path
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOTrainer
-    from thinkact_nb.env import Store, get_profile
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.store import Store
     from thinkact_nb.model import load_model
     from thinkact_nb.ppo import log_rows, rl_trainer
     from thinkact_nb.sim import SimPool
@@ -192,7 +194,8 @@ def evaluation(n=300):
     from pathlib import Path
     from thinkact_nb import model
     from thinkact_nb.data import spread
-    from thinkact_nb.env import SPLITS, Store, get_profile
+    from thinkact_nb.env import SPLITS, get_profile
+    from thinkact_nb.store import Store
     from thinkact_nb.evaluate import evaluate
     from thinkact_nb.sim import SimPool
     store, demo, spent = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny')), Path('runs/demo'), {}

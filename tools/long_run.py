@@ -9,7 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch, tyro
-from thinkact_nb.env import PROFILES, SHIPPED, SPLITS, Store, kept
+from thinkact_nb.env import PROFILES, SPLITS
+from thinkact_nb.store import SHIPPED, Store, kept
 from thinkact_nb.data import make_dataset, spread
 from thinkact_nb.evaluate import THINKS, evaluate, intervene, transplant
 from thinkact_nb.ppo import train_rl

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 import tyro
 from thinkact_nb.data import claims, make_dataset
-from thinkact_nb.env import PROFILES, SPLITS, Store
+from thinkact_nb.env import PROFILES, SPLITS
+from thinkact_nb.store import Store
 from thinkact_nb.model import load_model, load_processor
 from thinkact_nb.sft import Validation, train_sft
 from thinkact_nb.sim import TASKS, SimPool, parse_output
