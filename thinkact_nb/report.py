@@ -19,7 +19,7 @@ from .store import CONFIG, NUMBER, SHIPPED, Store, kept, read_json, whole, write
 
 # %% ../nbs/09_report.ipynb #e72a31c1
 LOG = [{str: (*NUMBER, type(None))}]
-COSTS = {str: dict(minutes=NUMBER, done=str)}
+COSTS = {str: {"minutes": NUMBER, "done": str, "set?": [str]}}  # of a stage; `set`: numbers that were not the profile's
 TRIAL = dict(trial=NUMBER, stage=str, name=str, hypothesis=str, change=str, result=str, decision=str, numbers=dict, minutes=NUMBER, rollouts=NUMBER) | {"plan?": (*NUMBER, type(None))}
 
 def read_log(
@@ -83,11 +83,14 @@ def sampled(
 
 def departures(
     training:dict, # log of each stage
-    profile:dict   # as in `config.json`
+    profile:dict,  # as in `config.json`
+    paid:list[dict]=() # from `costs`
 ) -> list[str]: # a sentence each
-    "Where a run is not what its profile says, as far as its logs tell."
+    "Where a run is not what its profile says, as far as its logs and costs tell."
     lengths = {arm: len(log) for arm, log in training.items() if arm in RL}
-    return [f"{arm} ran for {n} updates; the profile says {profile['rl_updates']}." for arm, n in lengths.items() if n != profile["rl_updates"]]
+    changed = [f"{row['stage']} ran with {', '.join(row['set'])}." for row in paid if row.get("set")]
+    longer = {arm: n for arm, n in lengths.items() if n != profile["rl_updates"]}
+    return changed + [f"{arm} ran for {n} updates; the profile says {profile['rl_updates']}." for arm, n in longer.items()]
 
 # %% ../nbs/09_report.ipynb #c0a7e501
 def _compared(table):
@@ -118,6 +121,7 @@ def findings(
     arms = plain(rates(table, ["level"]))
     training = {a: read_log(store, "sft" if a == "sft" else f"rl/{a}") for a in ("sft", *RL)}
     training = {a: log for a, log in training.items() if log or a == "sft"}
+    paid = costs(store)
     splits = sorted({split_of(int(s)) for s in table.seed})
     config = read_json((store.run if store.has("eval", "episodes.parquet") else SHIPPED) / "config.json", CONFIG)
     failures = table.groupby(["arm", "failure"], sort=False).size().unstack(fill_value=0).rename(columns={"": "success"})
@@ -131,8 +135,8 @@ def findings(
         interventions=[] if forced is None else plain(rates(forced)),
         means=plain(table.groupby("arm", sort=False)[MEASURED].mean().reset_index()),
         failures=plain(failures.reset_index()),
-        sampled=sampled(training, arms), departures=departures(training, config["profile"]),
-        training=training, study=study_rows(store), costs=costs(store), provenance=config)
+        sampled=sampled(training, arms), departures=departures(training, config["profile"], paid),
+        training=training, study=study_rows(store), costs=paid, provenance=config)
 
 def study_rows(
     store:Store

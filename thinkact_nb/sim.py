@@ -228,6 +228,9 @@ class Task:
     plan: Callable = fetch    # scene -> (skill, place in metres), in order
     success: Callable = rests # (scene, final poses) -> bool
 
+    def __post_init__(self):
+        if (n := len(self.wordings)) < 3: raise UserError(f"a task with {n} wordings: give 3 or more, since L3 keeps the last two")
+
 TASKS = {}
 
 # %% ../nbs/01_sim.ipynb #ec12f871
