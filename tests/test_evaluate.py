@@ -362,3 +362,46 @@ def test_the_committed_report_recomputes(tmp_path):
     table = pd.read_parquet(TABLES/'episodes.parquet')
     changed = table.assign(success=table.success ^ ((table.arm == 'ppo') & (table.index % 50 == 0)))
     assert escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page
+
+
+def test_a_function_is_a_policy(tmp_path):
+    "Guard: a function sees the image and the instruction that a model sees, and its rows are never taken from an earlier run."
+    store, scenes, seen = Store(tmp_path/'run', get_profile('tiny')), spread(2, ('put_on',), seed=30_000_000), []
+    answers = {s.instruction: expert(s) for s in scenes}
+    def planner(image, instruction):
+        seen.append(image.shape)
+        return answers[instruction]
+    with sim.SimPool(0) as pool:
+        found = ev.evaluate(store, [planner, 'random'], scenes, pool)
+        assert found[found.arm == 'planner'].success.all() and seen == [(128, 128, 3)]*2
+        answers = dict.fromkeys(answers, 'nothing that can be read')
+        again = ev.evaluate(store, [planner], scenes, pool, resume=True)
+        assert again.failure.tolist() == ['parse', 'parse'] and len(pd.read_parquet(tmp_path/'run'/'eval'/'episodes.parquet')) == 4
+    def expert_(image, instruction): return ''
+    expert_.__name__ = 'expert'
+    for wrong in ([lambda image, instruction: ''], [expert_]):
+        with pytest.raises(UserError, match='a name of its own'): ev.check_arms(wrong)
+
+
+def test_claims_are_shown_by_their_truth():
+    "Guard: of two claims in one place the false one must show."
+    scene = sim.make_scene('put_on', 'L0', 30_000_000)
+    block = next(b for b in scene.bodies if b.kind == 'block')
+    place, away = sim.loc_text(*block.place), sim.loc_text(block.x + .2 if block.x < .4 else block.x - .2, block.y)
+    think = f'A {block.name} at {place}, 99 cm away. The {block.name} at {away}. Nothing.'
+    pieces = report.told(think, scene)
+    assert ''.join(text for text, _ in pieces) == think
+    assert [truth for text, truth in pieces if f'{block.name} at {place}' in text] == [False]
+    assert [truth for text, truth in pieces if away in text] == [False]
+    assert [truth for text, truth in report.told(f'A {block.name} at {place}.', scene) if truth is not None] == [True]
+    assert report.told('', scene) == []
+
+
+def test_rates_by_task_have_a_row_for_each_task():
+    "Guard: 216 rows of rates in the report's table were nine tasks."
+    rows = [dict(task=t, level=l, arm=a, n=20, rate=.5, low=.3, high=.7) for t in 'xyz' for l in ('L0', 'L1') for a in ('sft', 'ppo')]
+    found = report.by_task(rows)
+    assert [level for level, *_ in found] == ['L0', 'L1']
+    for _, lines, columns in found:
+        assert [line['task'] for line in lines] == ['x', 'y', 'z'] and list(columns.values()) == ['task', 'scenes', 'sft', 'ppo']
+        assert {line['arm sft'] for line in lines} == {'50 % (30 to 70)'}
