@@ -24,7 +24,8 @@ from .sim import parse_output
 from .tasks import TASKS
 from .pool import SimPool, run_episode
 from .tasks import spread
-from .data import demonstrate, read_dataset, stream_dataset
+from .data import demonstrate, read_dataset
+from .share import stream_dataset
 from .model import chat, fingerprint, free_memory, load_model, load_processor, write
 
 # %% ../nbs/04_sft.ipynb #9fd8872b
