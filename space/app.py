@@ -9,8 +9,10 @@ from thinkact_nb import evaluate
 from thinkact_nb.data import think_of
 from thinkact_nb.env import PROFILES, UserError
 from thinkact_nb.report import film, told
-from thinkact_nb.sim import FPS, LEVELS, TASKS, SimPool, World, make_scene, write_video
+from thinkact_nb.pool import FPS, SimPool, write_video
+from thinkact_nb.sim import LEVELS, World, make_scene
 from thinkact_nb.store import Store
+from thinkact_nb.tasks import TASKS
 
 RUN, HUB = os.environ.get('THINKACT_RUN', ''), os.environ.get('THINKACT_HUB')
 STORE = Store(RUN or tempfile.mkdtemp(), None if RUN else PROFILES['tiny'], hub=HUB, shipped=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from thinkact_nb import colab, evaluate, model, sim
 from thinkact_nb.env import PROFILES, UserError, get_profile
+from thinkact_nb.pool import SimPool
 from thinkact_nb.store import SHIPPED, Store, damage
 
 ROOT = Path(__file__).parent.parent
@@ -179,6 +180,6 @@ def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_pa
         assert damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
         with pytest.raises(UserError, match='run `thinkact'): Store(tmp_path/'run').require(stage, 'adapter_config.json')
     scenes = [sim.make_scene(*key) for key in rows[['task', 'level', 'seed']].itertuples(index=False)]
-    done = evaluate.act(store, 'ppo', scenes, sim.SimPool(0))
+    done = evaluate.act(store, 'ppo', scenes, SimPool(0))
     assert done.output.tolist() == rows.output.tolist() and done.success.tolist() == rows.success.tolist()
     assert not (store.run/'rl').exists()

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli
 from thinkact_nb.env import PROFILES
 from thinkact_nb.store import SHIPPED, kept, seal
+from thinkact_nb.pool import SimPool
 
 EVAL = ['eval', '--arms', 'sft', '--n', '1']
 READ = {  # file of a run: commands that read it
@@ -64,12 +65,12 @@ WAYS = (truncated, emptied, garbled, a_folder, of_another_type, of_another_versi
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     "A run in which every stage has its files, of which none is sealed but those that a test seals."
-    from thinkact_nb import data, sim
+    from thinkact_nb import data
     run = tmp_path_factory.mktemp('whole')/'run'
     shutil.copytree(SHIPPED, run, ignore=shutil.ignore_patterns('manifest.json'))
     (run/'config.json').write_text(json.dumps(dict(profile=asdict(PROFILES['tiny']), seed=0)))
     (run/'costs.json').write_text(json.dumps(dict(sft=dict(minutes=2.5, done='14 steps'))))
-    data.make_dataset(2, run/'data', sim.SimPool(0), ('put_on',), image_size=64)
+    data.make_dataset(2, run/'data', SimPool(0), ('put_on',), image_size=64)
     table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
     table[table.arm.isin(['sft', 'ppo'])].groupby('arm').head(9).to_parquet(run/'eval/episodes.parquet', index=False)
     pd.read_parquet(kept('interventions.parquet')).head(9).to_parquet(run/'eval/interventions.parquet', index=False)

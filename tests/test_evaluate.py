@@ -15,10 +15,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb import cli, evaluate as ev
 from thinkact_nb import report, sim
-from thinkact_nb.data import expert, spread
+from thinkact_nb.tasks import spread
+from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.reward import EPISODE
+from thinkact_nb.pool import SimPool
 
 TABLES = Path(__file__).parent.parent/'thinkact_nb'/'tables'
 
@@ -305,7 +307,7 @@ def test_committed_tables_are_what_physics_says(name):
     counts = rows.groupby(['arm', 'level']).size()
     assert counts.nunique() == 1 and counts.iloc[0] >= 300 and not rows.duplicated(['arm', *ev.SCENE]).any()
     some = rows.sample(30, random_state=0)
-    with sim.SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
+    with SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
     assert [o.success for o in found] == some.success.tolist() and [o.failure for o in found] == some.failure.tolist()
 
 
@@ -371,7 +373,7 @@ def test_a_function_is_a_policy(tmp_path):
     def planner(image, instruction):
         seen.append(image.shape)
         return answers[instruction]
-    with sim.SimPool(0) as pool:
+    with SimPool(0) as pool:
         found = ev.evaluate(store, [planner, 'random'], scenes, pool)
         assert found[found.arm == 'planner'].success.all() and seen == [(128, 128, 3)]*2
         answers = dict.fromkeys(answers, 'nothing that can be read')

@@ -33,7 +33,9 @@ def check_scenes(
     levels:list[str]
 ):
     "Raise a `UserError` on an unknown task or level."
-    with quiet(): from thinkact_nb.sim import LEVELS, TASKS
+    with quiet():
+        from thinkact_nb.sim import LEVELS
+        from thinkact_nb.tasks import TASKS
     for task in tasks: check_name("task", task, TASKS)
     for level in levels: check_name("level", level, LEVELS)
 
@@ -166,7 +168,7 @@ class Simulated(Common):
         if self.pool == "ray":
             from thinkact_nb.scale import RayPool
             return RayPool()
-        with quiet(): from thinkact_nb.sim import SimPool
+        with quiet(): from thinkact_nb.pool import SimPool
         return SimPool(max(1, min(os.cpu_count() or 1, 8) // int(os.environ.get("WORLD_SIZE", 1))))
 
 @dataclass(kw_only=True)
@@ -232,7 +234,7 @@ class Data(Scenes):
         store = self.store(new=True)
         if self.resume and complete(store, "data"): return
         from thinkact_nb.data import make_dataset
-        from thinkact_nb.sim import TASKS
+        from thinkact_nb.tasks import TASKS
         n, tasks, levels = self.n or store.profile.demonstrations, listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",)
         seed = first_scene("train", self.seed)
         if split_of(seed + n) != "train": raise UserError(f"--seed {self.seed} --n {n}: these scenes leave the train split")
@@ -309,7 +311,7 @@ class Ppo(Simulated):
         with quiet():
             from thinkact_nb.ppo import train_rl
             from thinkact_nb.reward import RewardWeights
-            from thinkact_nb.sim import TASKS
+            from thinkact_nb.tasks import TASKS
         updates = self.updates or store.profile.rl_updates
         asked = dict(algo=self.algo, seed=self.seed, resume=self.resume, updates=self.updates, curriculum=self.curriculum, report_to=self.report_to)
         scenes = dict(tasks=listed(self.tasks) or tuple(TASKS), levels=listed(self.levels) or ("L0",))
@@ -333,7 +335,7 @@ def check_new_tasks(
     tasks:list[str] # names; none: all
 ):
     "Raise a `UserError` if L4 scenes are asked for of a task that the run's demonstrations show."
-    from thinkact_nb.sim import TASKS
+    from thinkact_nb.tasks import TASKS
     file = store.run / "data" / "train.parquet"
     there = read_parquet(file, dict(task=str), "make it again with `thinkact data`", rest=False).task if file.exists() else ()
     shown = set(there) & set(tasks or TASKS)
@@ -357,8 +359,8 @@ class Eval(Scenes):
 
     def scenes(self, split, n):
         "The scenes of a split that were asked for. Raises `UserError` if they would leave it."
-        from thinkact_nb.data import spread
-        from thinkact_nb.sim import TASKS
+        from thinkact_nb.tasks import spread
+        from thinkact_nb.tasks import TASKS
         pairs = len(listed(self.tasks) or TASKS) * len(listed(self.levels) or ("L0",))
         last = first_scene(split, self.seed) + ((self.n or n) - 1) // pairs
         if split_of(last) != split: raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
@@ -448,15 +450,17 @@ class Act(Common):
 
     def __call__(self):
         store = self.begin()
-        with quiet(): from thinkact_nb import evaluate, sim
+        with quiet():
+            from thinkact_nb import evaluate, sim
+            from thinkact_nb.pool import FPS, SimPool, write_video
         arm = self.policy(store, evaluate.ADAPTERS)
         scene = sim.make_scene(self.task, self.level, self.seed)
-        row = self.recorded(scene) if self.table else evaluate.act(store, arm, [scene], sim.SimPool(0)).to_dict("records")[0]
+        row = self.recorded(scene) if self.table else evaluate.act(store, arm, [scene], SimPool(0)).to_dict("records")[0]
         file = store.path("act") / f"{self.task}-{self.level}-{self.seed}.png"
         world = sim.World()
         frames, end = film(row, world)
         with whole(file) as part: part.write_bytes(png(frames[0]))
-        with whole(file.with_suffix(".mp4")) as part: sim.write_video(frames + [frames[-1]] * sim.FPS, part)
+        with whole(file.with_suffix(".mp4")) as part: write_video(frames + [frames[-1]] * FPS, part)
         print(f"policy       {row['arm']}" + (f", as in {self.table}" if self.table else "") + (f" (no adapter in {store.run} yet: the base was never taught to act)" if row["arm"] == "base" and not self.arm else ""))
         print(f"instruction  {scene.instruction}\nthink        {row['think'] or '(none)'}\naction       {row['action'] or '(none: ' + row['reason'] + ')'}")
         if not row["parsed"]: print(f"text         {row['output']!r}")
@@ -480,7 +484,8 @@ class Export(Simulated):
         store = self.store()
         if self.to == "merged": return self.merged(store)
         file = store.require("data", "train.parquet") / "train.parquet"
-        from thinkact_nb.data import read_dataset, to_files, to_lerobot
+        from thinkact_nb.data import read_dataset
+        from thinkact_nb.share import to_files, to_lerobot
         rows = read_dataset(file)
         if self.to == "files": return print(to_files(rows, self.out))
         with self.workers() as pool: frames = to_lerobot(rows, self.out, pool, store.profile.image_size)

@@ -246,7 +246,8 @@ def cases(
     "Scenes that b gained and lost against a, to be looked at."
     from tempfile import TemporaryDirectory
     from thinkact_nb.evaluate import changed
-    from thinkact_nb.sim import FPS, World, write_video
+    from thinkact_nb.sim import World
+    from thinkact_nb.pool import FPS, write_video
     rows, world = changed(table, a, b), World()
     out = [row for change in ("gained", "lost") for row in rows[rows.change == change].head(most).to_dict("records")]
     with TemporaryDirectory() as folder:
@@ -300,7 +301,8 @@ def demo_video(
 ) -> Path: # the MP4; beside it the poster, a PNG
     "Two arms on the same scenes, side by side. Raises `UserError` if one of them was not evaluated."
     from thinkact_nb.evaluate import SCENE, paired
-    from thinkact_nb.sim import FPS, World, write_video
+    from thinkact_nb.sim import World
+    from thinkact_nb.pool import FPS, write_video
     rows = paired(read_table(store), *arms)
     rows = rows.assign(differs=rows.success_a != rows.success_b).sort_values(["differs", "success_b"], ascending=False, kind="stable").head(scenes)
     world, film_roll, poster = World(), [], None

@@ -20,8 +20,12 @@ from transformers.trainer_pt_utils import safe_globals
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, Stopped, UserError, agreed, led, seed_all
 from .store import RESUMES, Store, sha256
-from .sim import TASKS, SimPool, parse_output, run_episode
-from .data import demonstrate, read_dataset, spread, stream_dataset
+from .sim import parse_output
+from .tasks import TASKS
+from .pool import SimPool, run_episode
+from .tasks import spread
+from .data import demonstrate, read_dataset
+from .share import stream_dataset
 from .model import chat, fingerprint, free_memory, load_model, load_processor, write
 
 # %% ../nbs/04_sft.ipynb #9fd8872b

@@ -14,8 +14,8 @@ from fastcore.basics import patch
 from transformers import TrainerCallback
 from .env import SPLITS, Profile, UserError, check_name
 from .store import Store, seal, write_json
-from .sim import SimPool
-from .data import spread
+from .tasks import spread
+from .pool import SimPool
 from .reward import RewardWeights
 from .evaluate import act, compare, rates
 

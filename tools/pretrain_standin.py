@@ -31,7 +31,8 @@ from widen_standin import widen
 from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.model import SKIP
-from thinkact_nb.sim import BINS, COLOURS, SIZES, TASKS, World
+from thinkact_nb.sim import BINS, COLOURS, SIZES, World
+from thinkact_nb.tasks import TASKS
 
 VOCABULARY, SOFT_TOKENS, PIXELS, LAYERS, HEAD = 1152, 64, 128, 4, 32
 WIDTH = 192         # a multiple of 64: a block of NF4 is 64 weights of one row, and bitsandbytes' CPU path reads any other width wrongly

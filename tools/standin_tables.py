@@ -6,8 +6,9 @@ import itertools
 import re
 import numpy as np
 from thinkact_nb.data import ENGLISH, centimetres, counted, mention, think_of
-from thinkact_nb.sim import (BINS, CLEARANCE, KNOWN, MOVABLE, NEW, OUTER, RELATIONS, SKILLS, Body, Scene, Table, loc_text, make_scene, pad_distances,
-                             solve)
+from thinkact_nb.sim import (BINS, CLEARANCE, KNOWN, MOVABLE, NEW, OUTER, SKILLS, Body, Scene, Table, loc_text,
+                             make_scene, solve)
+from thinkact_nb.tasks import RELATIONS, pad_distances
 
 LANGUAGE = ["<think>", "</think>", "<action>", "</action>", *SKILLS, *(f"<loc{i:02d}>" for i in range(BINS))]
 LEVEL_APART = .01   # metres: of two things closer than this in y, either may come first in a list

@@ -22,7 +22,8 @@ SECONDS = 20
 STEP = """
 import os, sys, time
 import numpy as np, torch
-from thinkact_nb.data import expert, spread
+from thinkact_nb.tasks import spread
+from thinkact_nb.data import expert
 from thinkact_nb.env import get_profile
 from thinkact_nb.model import load_model, load_processor, chat
 from PIL import Image
