@@ -102,6 +102,7 @@ bench: $(READY) ## how long things take on this machine, panda-gym beside it if 
 notebooks: $(READY) ## run all notebooks again and keep their outputs
 	$(BIN)/python tools/run_notebooks.py
 	$(BIN)/nbdev_clean
+	$(BIN)/python tools/check_numbers.py
 
 standin: $(READY) ## train the stand-in's weights again: about an hour on two idle cores, killed and called again it goes on
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=1073741824 $(BIN)/python tools/pretrain_standin.py

@@ -9,7 +9,7 @@ __all__ = ['merge']
 from pathlib import Path
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 from .env import Profile, UserError
 from .model import check_adapter, forbidden, load_processor, model_path
 
@@ -26,6 +26,7 @@ def merge(
     dtype = torch.float32 if profile.model == "standin" else torch.bfloat16
     base = AutoModelForImageTextToText.from_pretrained(model_path(profile), dtype=dtype)
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    merged.config = AutoConfig.from_pretrained(model_path(profile))  # that of the loaded model holds what the tower was built with, which is no JSON
     merged.generation_config.suppress_tokens = list(forbidden(merged.config))
     processor = load_processor(profile)
     try:
