@@ -48,7 +48,7 @@ def write(policy, scene, start=None):
 def filmed(row):
     "The episode as a film, and how it ended."
     world = World()
-    frames, end = film(row, world, FILM)
+    frames, end = film(row, world, FILM, rings=True)
     world.close()
     file = Path(tempfile.mkdtemp())/'episode.mp4'
     write_video(frames + frames[-1:]*FPS, file)
