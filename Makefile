@@ -69,8 +69,8 @@ test-browser: $(READY) ## the site and the demo's report in headless Chromium, s
 # the Space in an environment of its own: gradio beside the versions of .venv, whose packages it sees
 .space/.ready: $(READY)
 	test -x .space/bin/pip || $(PYTHON) -m venv .space
-	$(BIN)/pip freeze --exclude-editable > .space/constraints.txt
-	.space/bin/pip install -q -c .space/constraints.txt gradio
+	$(BIN)/pip freeze --exclude-editable | grep -E "^(huggingface[_-]hub|numpy|pandas)==" > .space/constraints.txt
+	.space/bin/pip install -q -c .space/constraints.txt "gradio>=6"
 	for site in .space/lib/python*/site-packages; do realpath $(VENV)/lib/python*/site-packages . > $$site/thinkact.pth; done
 	@touch $@
 

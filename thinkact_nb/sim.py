@@ -491,13 +491,14 @@ def render(self:World,
 # %% ../nbs/01_sim.ipynb #01e00002
 @patch
 def pixel(self:World,
-    place,       # x, y, metres
-    size:int=128 # pixels per side
+    place,        # x, y, metres
+    size:int=128, # pixels per side
+    z:float=0.    # height, metres
 ) -> tuple[float, float]: # column, row
     "Where a place on the table is in the picture."
     matrices = pybullet.computeProjectionMatrixFOV(*LENS), pybullet.computeViewMatrix(*_view(self.scene)[0])
     lens, view = (np.reshape(m, (4, 4), "F") for m in matrices)
-    x, y, _, w = lens @ view @ (*place, 0., 1.)
+    x, y, _, w = lens @ view @ (*place, z, 1.)
     return size * (1 + x / w) / 2, size * (1 - y / w) / 2
 
 # %% ../nbs/01_sim.ipynb #1e556b69
