@@ -254,7 +254,9 @@ class Eval(Scenes):
     def __call__(self):
         store = self.store()
         if "L4" in listed(self.levels): check_new_tasks(store, listed(self.tasks))
-        with quiet(): from thinkact_nb.evaluate import ADAPTERS, THINKS, adapter_of, evaluate, intervene, transplant
+        with quiet():
+            from thinkact_nb.evaluate import ADAPTERS, adapter_of, evaluate
+            from thinkact_nb.think import THINKS, intervene, transplant
         arms = listed(self.arms) or ["expert", "random", "base", *(a for a, stage in ADAPTERS.items() if (store.run / stage / "adapter_config.json").exists())]
         for arm in arms: adapter_of(store, arm)
         scenes = self.scenes("test", store.profile.eval_scenes)

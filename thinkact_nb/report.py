@@ -68,7 +68,8 @@ def findings(
 ) -> dict:
     "Everything the report says, computed from the run folder. Raises `UserError` if nothing was evaluated."
     from statsmodels.stats.multitest import multipletests
-    from thinkact_nb.evaluate import compare, rates, think_change
+    from thinkact_nb.evaluate import compare, rates
+    from thinkact_nb.think import think_change
     if not store.shipped: store.require("eval", "episodes.parquet")
     table, forced = read_table(store), read_table(store, "interventions")
     there, by_level = list(table.arm.unique()), dict(list(table.groupby("level")))
@@ -158,7 +159,7 @@ def film(
     pixels=320 # per side
 ) -> tuple[list, str]: # frames (height, width, 3), and what came of it
     "An episode, run again and watched."
-    from thinkact_nb.evaluate import scene_of
+    from thinkact_nb.think import scene_of
     from thinkact_nb.sim import parse_output
     frames = [world.reset(scene_of(row)).render(pixels)]
     program = parse_output(row["output"]).program
@@ -173,7 +174,7 @@ def cases(
 ) -> list[dict]: # as in `changed`, with a picture of the scene and the films of both
     "Scenes that b gained and lost against a, to be looked at."
     from tempfile import TemporaryDirectory
-    from thinkact_nb.evaluate import changed
+    from thinkact_nb.think import changed
     from thinkact_nb.sim import World
     from thinkact_nb.pool import FPS, write_video
     rows, world = changed(table, a, b), World()
@@ -367,7 +368,7 @@ def gallery(
     most:int=10 # of each kind
 ) -> str: # HTML
     "What b gained and lost against a, as a page."
-    from thinkact_nb.evaluate import changed
+    from thinkact_nb.think import changed
     examples, every = cases(table, a, b, most), changed(table, a, b).change.tolist()
     shown = lambda change: f"{min(most, every.count(change))} of the {every.count(change)} scenes that"
     counts = f"{shown('gained')} {b} solved and {a} did not, and {shown('lost')} {a} solved and {b} did not"
