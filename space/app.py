@@ -13,6 +13,7 @@ from thinkact_nb.pool import FPS, SimPool, write_video
 from thinkact_nb.sim import LEVELS, World, make_scene
 from thinkact_nb.store import Store
 from thinkact_nb.tasks import TASKS
+from thinkact_nb.think import think_in
 
 RUN, HUB = os.environ.get('THINKACT_RUN', ''), os.environ.get('THINKACT_HUB')
 STORE = Store(RUN or tempfile.mkdtemp(), None if RUN else PROFILES['tiny'], hub=HUB, shipped=True)
@@ -60,7 +61,7 @@ def think(policy, task, level, seed):
     scene = scene_of(task, level, seed)
     row = write(policy, scene)
     end, file = filmed(row)
-    said = evaluate.think_in(row['output'])
+    said = think_in(row['output'])
     return claimed(said, scene), said, row['action'] or f"none: {row['reason']}", end, file
 
 

@@ -213,16 +213,16 @@ def test_no_two_wordings_of_a_place_begin_alike():
         assert len(set(first)) == len(first), kind
 
 
-def test_lists_go_from_left_to_right():
-    "Guard: `Teller.from_left` and the moves of `sort`. Who is next in a list must be something that can be seen."
+def test_lists_go_by_colour():
+    "Guard: `Body.rank` in the thinks of `superlative` and in the moves of `sort`. Who is next in a list must follow from what was said."
     for seed in range(40):
         scene = sim.make_scene('sort', 'L0', seed)
-        lefts = [scene.bodies[i].y for i, _ in scene.moves]
-        assert lefts == sorted(lefts)
+        ranks = [list(sim.COLOURS).index(scene.bodies[i].colour) for i, _ in scene.moves]
+        assert ranks == sorted(ranks)
         scene = sim.make_scene('superlative', 'L0', seed)
         named = [next(b for b in scene.bodies if b.name == name) for name in re.findall(r'(\w+ block)(?: is)? at', data.think_of(scene))]
         assert len(named) == sum(b.kind == 'block' for b in scene.bodies)
-        assert all(a.y < b.y + 2*data.LEVEL for a, b in zip(named, named[1:]))
+        assert named == sorted(named, key=lambda b: b.rank)
 
 
 def test_what_the_stand_in_is_asked():

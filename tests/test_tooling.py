@@ -303,6 +303,12 @@ def test_a_page_imports_only_pages_before_it():
     assert not late and {'env', 'store', 'sim', 'cli'} <= seen
 
 
+def test_no_module_takes_a_private_name_of_another():
+    "Guard: what another page needs has a name that is kept."
+    private = [f'{page} imports {name} of {of}' for page, _, imported in pages() for of, name in imported if name.startswith('_')]
+    assert not private
+
+
 def bound(tree):
     "Names that a cell binds in the notebook's namespace, imports left out."
     inner = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)

@@ -363,13 +363,15 @@ class Eval(Scenes):
         from thinkact_nb.tasks import TASKS
         pairs = len(listed(self.tasks) or TASKS) * len(listed(self.levels) or ("L0",))
         last = first_scene(split, self.seed) + ((self.n or n) - 1) // pairs
-        if split_of(last) != split: raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
+        if last >= SPLITS[split] + SPLIT_SIZE: raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
         return spread(self.n or n, listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",), first_scene(split, self.seed), tuple(listed(self.perturb)))
 
     def __call__(self):
         store = self.store()
         if "L4" in listed(self.levels): check_new_tasks(store, listed(self.tasks))
-        with quiet(): from thinkact_nb.evaluate import ADAPTERS, THINKS, adapter_of, evaluate, intervene, transplant
+        with quiet():
+            from thinkact_nb.evaluate import ADAPTERS, adapter_of, evaluate
+            from thinkact_nb.think import THINKS, intervene, transplant
         arms = listed(self.arms) or ["expert", "random", "base", *(a for a, stage in ADAPTERS.items() if (store.run / stage / "adapter_config.json").exists())]
         for arm in arms: adapter_of(store, arm)
         scenes = self.scenes("test", store.profile.eval_scenes)

@@ -113,7 +113,8 @@ def findings(
     store:Store
 ) -> dict:
     "Everything the report says, computed from the run folder. Raises `UserError` if nothing was evaluated."
-    from thinkact_nb.evaluate import rates, think_change
+    from thinkact_nb.evaluate import rates
+    from thinkact_nb.think import think_change
     if not store.shipped: store.require("eval", "episodes.parquet")
     table, forced = read_table(store), read_table(store, "interventions")
     plain = lambda frame: json.loads(frame.to_json(orient="records"))
@@ -250,7 +251,7 @@ def film(
     rings:bool=False  # draw what the think claims
 ) -> tuple[list, str]: # frames (height, width, 3), and what came of it
     "An episode, run again and watched."
-    from thinkact_nb.evaluate import scene_of, think_in
+    from thinkact_nb.think import scene_of, think_in
     from thinkact_nb.sim import parse_output
     world.reset(scene_of(row))
     think = think_in(row["output"]) if rings else ""
@@ -269,7 +270,7 @@ def cases(
 ) -> list[dict]: # as in `changed`, with a picture of the scene and the films of both
     "Scenes that b gained and lost against a, to be looked at."
     from tempfile import TemporaryDirectory
-    from thinkact_nb.evaluate import changed, scene_of
+    from thinkact_nb.think import changed, scene_of
     from thinkact_nb.sim import World
     from thinkact_nb.pool import FPS, write_video
     rows, world = changed(table, a, b), World()
@@ -438,7 +439,7 @@ def case_html(
     command:str # that acts it out, but for its options
 ) -> str:
     "A case: the scene, what both policies thought and did, and the command that shows it again."
-    from thinkact_nb.evaluate import scene_of
+    from thinkact_nb.think import scene_of
     scene = scene_of(case)
     return render("case.html", case=case, a=a, b=b, command=command, size=SIDE, told={s: told(case[f"think_{s}"], scene) for s in "ab"})
 
@@ -502,7 +503,7 @@ def gallery(
     home:str=""  # address of the page to go back to; "": none
 ) -> str: # HTML
     "What b gained and lost against a, as a page."
-    from thinkact_nb.evaluate import changed
+    from thinkact_nb.think import changed
     examples, every = cases(table, a, b, most), changed(table, a, b).change.tolist()
     shown = lambda change: f"{min(most, every.count(change))} of the {every.count(change)} scenes that"
     counts = f"{shown('gained')} {b} solved and {a} did not, and {shown('lost')} {a} solved and {b} did not"

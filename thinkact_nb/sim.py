@@ -125,6 +125,10 @@ class Body:
     def place(self): return self.x, self.y
     @property
     def half_height(self): return SIZES[self.kind][2]
+    @property
+    def rank(self):
+        "Where the thing stands in a list: by colour, in the order of `COLOURS`, then by kind, then from the left."
+        return tuple(COLOURS).index(self.colour), tuple(SIZES).index(self.kind), self.y
 
 # %% ../nbs/01_sim.ipynb #6f86a20a
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ TASKS["odd_one_out"] = Task("put the block whose colour no other block has on th
 def _sort(table):
     hues, pads = table.hues(n := table.number(2, 4)), table.rng.permutation(n).tolist()
     bodies = table.lay(hues, [hues[i] for i in pads])
-    moves = tuple((i, n + pads.index(i)) for i in sorted(range(n), key=lambda i: bodies[i].y))  # from the left: an order that can be seen
+    moves = tuple((i, n + pads.index(i)) for i in sorted(range(n), key=lambda i: bodies[i].rank))
     return Ask(bodies, moves, dict(number=str(n)), pairs=tuple((i, i + 1) for i in range(n - 1)))
 
 TASKS["sort"] = Task("put every block on the pad of its colour", _sort,

@@ -1,6 +1,7 @@
 """The Space in headless Chromium, as `make test-space` does: a scene is chosen, the policy thinks and acts, its claims are coloured, the think is edited
 and the arm acts on it. Screenshots go to .browser/shots. It runs in .browser and starts the app with the Python that is named."""
 import os
+import re
 import subprocess
 import sys
 import time
@@ -52,11 +53,12 @@ def play(tab, shots):
     if not tab.locator('#film video').count(): faults.append('no film is shown')
     tab.screenshot(path=shots/'space-own.png', full_page=True)
 
-    words = 'The thing to take is at <loc10><loc50>; it goes to <loc30><loc30>.'
+    words = re.sub(r'<loc\d\d><loc\d\d>', '<loc10><loc50>', said, count=1)
     tab.locator('#think textarea').fill(words)
     tab.locator('#again').click()
     until(lambda: value(tab, 'action') != action or None)
     if value(tab, 'action') == action: faults.append('another think changed nothing')
+    if not tab.locator('#claims').get_by_text('<loc10><loc50>').count(): faults.append('the edited claim is not shown')
     tab.screenshot(path=shots/'space-edited.png', full_page=True)
 
     tab.locator('#honest').click()
