@@ -6,7 +6,7 @@
 __all__ = ['PROFILE_NUMBERS', 'SFT_NUMBERS', 'RL_NUMBERS', 'SHARES', 'TASK_NAMES', 'POLICY_NAMES', 'MOST', 'Tasks', 'Changes',
            'TRACKERS', 'COMMANDS', 'listed', 'check_scenes', 'first_scene', 'settings', 'use', 'Common', 'Simulated',
            'Scenes', 'timed', 'complete', 'Env', 'Data', 'check_tracker', 'Sft', 'Ppo', 'say_rates', 'check_new_tasks',
-           'Eval', 'Tune', 'Report', 'Act', 'Export', 'Demo', 'check_flags', 'parse', 'main']
+           'Eval', 'Tune', 'Report', 'Act', 'Export', 'Demo', 'Check', 'check_flags', 'parse', 'main']
 
 # %% ../nbs/12_cli.ipynb #51ee68e4
 import contextlib, importlib.util, io, json, math, os, re, sys, time, warnings
@@ -521,8 +521,23 @@ class Demo(Simulated):
         if store.profile.model == "standin": print("These are the stand-in's results, not Gemma's.")
         print(store.run / "report" / "index.html")
 
+# %% ../nbs/12_cli.ipynb #27ff94cb
+@dataclass(kw_only=True)
+class Check(Common):
+    "Takes every step of a training once, on this machine's GPU or on the stand-in, and writes a receipt."
+    what: tyro.conf.Positional[Literal["gemma"]] = "gemma"  # what is checked
+    shapes: bool = False  # count the memory of Gemma's steps too, on tensors without data
+    out: Annotated[str | None, _option("DIR", "the run folder")] = None  # where receipt.json and receipt.md go
+
+    def __call__(self):
+        with quiet(): from thinkact_nb.check import check_gemma
+        receipt = check_gemma(get_profile(self.profile), self.run, self.shapes, self.out)
+        for row in receipt["shapes"]: print(f"{row['step']:9} {row['counted']:5.1f} GiB, counted")
+        print(f"{receipt['verdict']}: {Path(self.out or self.run) / 'receipt.md'}")
+        if receipt["verdict"] != "passed": raise UserError("a check failed: attach receipt.json to an issue")
+
 # %% ../nbs/12_cli.ipynb #61aeb66c
-COMMANDS = dict(env=Env, data=Data, sft=Sft, ppo=Ppo, eval=Eval, tune=Tune, report=Report, act=Act, export=Export, demo=Demo)
+COMMANDS = dict(env=Env, data=Data, sft=Sft, ppo=Ppo, eval=Eval, tune=Tune, report=Report, act=Act, export=Export, demo=Demo, check=Check)
 
 def check_flags(
     args:list[str] # a command and what follows

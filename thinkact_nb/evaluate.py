@@ -106,11 +106,17 @@ def _tokenizer(profile):
     return lambda text, add_special_tokens: SimpleNamespace(input_ids=whole.encode(text, add_special_tokens=add_special_tokens).ids)
 
 def _loaded(profile, adapter, weights):
-    "The model in memory if it is the one asked for; else it goes first, since two do not fit a T4."
-    from thinkact_nb.model import free_memory, load_model
-    if (key := (profile, adapter, weights)) not in _memory:
-        _memory.clear(), free_memory()
-        _memory[key] = load_model(profile, adapter)
+    "The model in memory if it is the one asked for. Another adapter goes into the same base; another base comes after the one that goes, since two do not fit a T4."
+    from thinkact_nb.model import exchange_adapter, free_memory, load_model
+    key = (profile, adapter, weights)
+    if key in _memory: return _memory[key]
+    (last, model) = _memory.popitem() if _memory else (None, None)
+    if last and adapter and last[0] == profile and exchange_adapter(model, profile, adapter):
+        _memory[key] = model
+        return model
+    del model
+    free_memory()
+    _memory[key] = load_model(profile, adapter)
     return _memory[key]
 
 def act(
