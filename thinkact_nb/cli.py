@@ -233,6 +233,7 @@ class Data(Scenes):
     def __call__(self):
         store = self.store(new=True)
         if self.resume and complete(store, "data"): return
+        from thinkact_nb import share  # its languages
         from thinkact_nb.data import make_dataset
         from thinkact_nb.tasks import TASKS
         n, tasks, levels = self.n or store.profile.demonstrations, listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",)

@@ -37,8 +37,8 @@ from .sim import BINS, SKILLS
 # %% ../nbs/03_model.ipynb #12f345ae
 with quiet(): import bitsandbytes
 
-for name in ("bitsandbytes.backends.cpu.ops", "transformers.trainer_callback", "transformers.trainer_utils"):
-    logging.getLogger(name).setLevel(logging.ERROR)  # what they warn of is told to developers: nothing that a user can mend
+for _chatty in ("bitsandbytes.backends.cpu.ops", "transformers.trainer_callback", "transformers.trainer_utils"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)  # what they warn of is told to developers: nothing that a user can mend
 
 # %% ../nbs/03_model.ipynb #03b8da85
 WORDS = ("<think>", "</think>", "<action>", "</action>", *SKILLS, *(f"<loc{i:02d}>" for i in range(BINS)))

@@ -27,8 +27,9 @@ def merge(
     base = AutoModelForImageTextToText.from_pretrained(model_path(profile), dtype=dtype)
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     merged.config = AutoConfig.from_pretrained(model_path(profile))  # that of the loaded model holds what the tower was built with, which is no JSON
-    merged.generation_config.suppress_tokens = list(forbidden(merged.config))
     processor = load_processor(profile)
+    merged.generation_config.suppress_tokens = list(forbidden(merged.config))
+    merged.generation_config.eos_token_id = processor.tokenizer.eos_token_id  # the end of the turn: else it writes on and on
     try:
         merged.save_pretrained(folder)
         processor.save_pretrained(folder)

@@ -107,7 +107,8 @@ def _compared(table):
             c = compare(rows, a, b)
             out.append(asdict(c) | dict(level=level, sentence=f"{level}: {c}" if len(by_level) > 1 else str(c)))
     corrected = multipletests([c["p"] for c in out], method="holm")[1] if out else []
-    return pairs, [c | dict(p_holm=float(p)) for c, p in zip(out, corrected)]
+    for c, p in zip(out, corrected): c["p_holm"] = float(p)
+    return pairs, out
 
 def findings(
     store:Store
@@ -472,7 +473,7 @@ def page(
         by_task=by_task(found["by_task"]), curves=curves(found["training"]),
         failure_columns={k: k.replace("_", " ") for k in (found["failures"] or [{}])[0]},
         rates_alt=f"Success rates: {rates_alt}", svg=lambda drawn: data_uri(drawn, "image/svg+xml"),
-        table=as_table, rate_chart=rate_chart, RATES=RATES, MEANS=MEANS, STUDY=STUDY, PAID=PAID)
+        corrected=lambda c: f"Holm-corrected p = {c['p_holm']:.2g}.", table=as_table, rate_chart=rate_chart, RATES=RATES, MEANS=MEANS, STUDY=STUDY, PAID=PAID)
 
 # %% ../nbs/09_report.ipynb #3e8e3b9f
 def build_report(
