@@ -239,7 +239,7 @@ def ringed(
     from thinkact_nb.sim import to_metres
     sheet, radius = Image.fromarray(picture), len(picture) / 24
     pen = ImageDraw.Draw(sheet)
-    for _, said, true in claims(think, world.scene):
+    for _, said, true in sorted(claims(think, world.scene), key=lambda claim: -claim[2]):  # false ones on top
         for bins in re.findall(r"<loc(\d\d)><loc(\d\d)>", said):
             x, y = world.pixel(to_metres(*map(int, bins)), len(picture), z=.02)
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=TRUE if true else FALSE, width=max(2, len(picture) // 120))
