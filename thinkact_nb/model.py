@@ -313,7 +313,7 @@ def fuse_head(
         log_probs, entropy, is_top1 = (torch.cat(p) for p in zip(*parts))
         loss = -log_probs.sum() / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
         log_probs, entropy, is_top1 = (p.new_zeros(mask.shape).masked_scatter(mask, p) for p in (log_probs, entropy, is_top1))
-        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top1, label_mask=mask)
+        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy.detach(), is_top1=is_top1, label_mask=mask)
     model.forward = types.MethodType(forward, model)
 
 def fuse_heads():
