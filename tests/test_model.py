@@ -24,7 +24,8 @@ from trl.trainer.utils import disable_dropout_in_model
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import model as m
-from thinkact_nb.env import Store, UserError, get_profile, seal
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Store, seal
 from thinkact_nb.ppo import PPOTrainer, rl_config, rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 

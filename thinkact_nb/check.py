@@ -7,21 +7,22 @@ __all__ = ['CAP', 'ALIKE', 'Live', 'Unpacked', 'Hollow', 'hollow_model', 'step_p
            'in_float32', 'agreement', 'Meter', 'gib', 'small', 'cap_memory', 'Checks', 'told', 'check_gradients',
            'check_sft', 'check_ppo', 'receipt_page', 'check_gemma']
 
-# %% ../nbs/11b_check.ipynb #6f3e9aaf
-import copy, html, json, math, os, signal, tempfile, time, weakref
+# %% ../nbs/11b_check.ipynb #2b33e27f
+import math, os, signal, tempfile, time, weakref
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from unittest import mock
-import bitsandbytes, numpy as np, pandas as pd, torch
+import bitsandbytes, pandas as pd, torch
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForImageTextToText, TrainerCallback
-from .env import PROFILES, Profile, Stopped, Store, UserError, get_profile, hardware, write_json
-from .sim import SimPool
+from .env import Profile, Stopped, UserError, get_profile, hardware
+from .store import Store, write_json
+from .pool import SimPool
 from .data import make_dataset
 from .model import (BUDGETS, PROMPT, SKIP, TARGETS, WORDS, check_machine, free_memory, fuse_head, load_model, memory_table, model_config, peak_table,
                                scale_gradients, steady, steady_ends)
@@ -100,7 +101,7 @@ def hollow_model(
     fuse_head(model.get_base_model())
     return model
 
-# %% ../nbs/11b_check.ipynb #f958e1d8
+# %% ../nbs/11b_check.ipynb #6b7dad83
 def step_peaks(
     profile:Profile
 ) -> dict[str, int]: # bytes over the weights, by step
@@ -112,7 +113,10 @@ def step_peaks(
         model.train(), model.gradient_checkpointing_enable(dict(use_reentrant=False)), model.enable_input_require_grads()
         for step, texts in {"SFT step": profile.sft_micro_batch, "PPO step": profile.rl_micro_batch}.items():
             ids = torch.ones(texts, prompt + profile.max_new_tokens, dtype=torch.long)
-            with Live(texts * profile.max_new_tokens) as live: model(input_ids=ids, labels=ids.clone(), fused_lm_head=True, use_cache=False).loss.backward()
+            with Live(texts * profile.max_new_tokens) as live:
+                out = model(input_ids=ids, labels=ids.clone(), fused_lm_head=True, use_cache=False)
+                out.loss.backward()
+            del out
             model.zero_grad()
             found[step] = live.peak
         model.eval()

@@ -19,9 +19,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
-from .env import ADAPTER, SEAL, Store, UserError, check_name, disk_fault, foreign, read_parquet, whole
 from . import __version__
-from .sim import INNER, Program, Scene, SimPool, Step, loc_text, make_scene, to_bins
+from .env import UserError, check_name
+from .store import ADAPTER, SEAL, Store, disk_fault, foreign, read_parquet, whole
+from .sim import INNER, Program, Scene, Step, loc_text, make_scene, to_bins
+from .pool import SimPool
 from .data import claims, expert, render_output, think_of
 from .reward import EPISODE, episode_table, judge, rollout
 

@@ -30,7 +30,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, BitsAndBytesConfig, Gemma3nConfig, Gemma3nTextConfig, Gemma4AudioConfig, Gemma4Config,
                           Gemma4TextConfig, Gemma4VisionConfig, PreTrainedConfig, PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from .env import GPU_MEMORY, PACKAGE, SEAL, Profile, UserError, check_name, damage, hardware, quiet, read_seal
+from .env import GPU_MEMORY, Profile, UserError, check_name, hardware, quiet
+from .store import PACKAGE, SEAL, damage, read_seal
 from .sim import BINS, SKILLS
 
 # %% ../nbs/03_model.ipynb #12f345ae

@@ -22,9 +22,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
-from .env import SPLITS, Profile, Store, UserError, check_name, led, rank, read_parquet, seed_all, whole, write_json
-from .sim import COLOURS, SKILLS, TASKS, Scene, SimPool, make_scene, solve, to_bins
-from .data import _CLAIMS, claims, spread
+from .env import SPLITS, Profile, UserError, check_name, led, rank, seed_all
+from .store import Store, read_parquet, whole, write_json
+from .sim import COLOURS, SKILLS, Scene, make_scene, solve, to_bins
+from .tasks import TASKS
+from .pool import SimPool
+from .tasks import spread
+from .data import _CLAIMS, claims
 from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write
 from .sft import Bar, Checkpoints, only_numbers
 from .reward import EPISODE, RewardWeights, episode_table, judge

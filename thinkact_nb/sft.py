@@ -18,9 +18,13 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 from trl import SFTConfig, SFTTrainer
-from .env import RESUMES, SPLITS, Stopped, Store, UserError, agreed, led, seed_all, sha256
-from .sim import TASKS, SimPool, parse_output, run_episode
-from .data import demonstrate, read_dataset, spread, stream_dataset
+from .env import SPLITS, Stopped, UserError, agreed, led, seed_all
+from .store import RESUMES, Store, sha256
+from .sim import parse_output
+from .tasks import TASKS
+from .pool import SimPool, run_episode
+from .tasks import spread
+from .data import demonstrate, read_dataset, stream_dataset
 from .model import chat, fingerprint, free_memory, load_model, load_processor, trained_rows, write
 
 # %% ../nbs/04_sft.ipynb #9fd8872b

@@ -28,7 +28,8 @@ HERE, REPOSITORY = ROOT/'.colab', 'tester/robot'
 AGAIN = ('04_sft', '06_ppo', '07_eval')  # what goes on from the Hub on a second machine
 BEGIN = """import sys
 from dataclasses import replace
-from thinkact_nb.env import Store, get_profile
+from thinkact_nb.env import get_profile
+from thinkact_nb.store import Store
 small = replace(get_profile("tiny"), demonstrations=45, sft_epochs=1, rl_updates=1, rl_batch=18, rl_micro_batch=9, eval_scenes=9, max_new_tokens=48)
 Store(sys.argv[1], small, sys.argv[2]).finish()"""
 EXECUTE = """import json, sys, nbformat

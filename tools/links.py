@@ -13,7 +13,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave
     %pip install -q --no-deps "git+https://github.com/{user}/{repo}@{branch}"
     from thinkact_nb.colab import install; install()'''
 RUN = '''#| eval: false
-from thinkact_nb.env import Store
+from thinkact_nb.store import Store
 RUN, HUB, RETRAIN = "run", "", False  # a folder; "name/robot" of yours on the Hub, to push to and take from; True makes again what is there
 store = Store(RUN, hub=HUB, shipped=True)'''
 SHARED = {'%pip install': INSTALL, 'RUN, HUB, RETRAIN =': RUN}  # what marks a cell, what it should be
