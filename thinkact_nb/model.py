@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'TURN_END', 'BUDGETS', 'SOFT_PIXELS', 'FOUR_BIT_ERROR', 'SKIP', 'WEIGHTS',
            'UNNORMALISED', 'UNNORMALISED_ENDS', 'HALF', 'SCALE', 'LOGITS', 'TARGETS', 'E2B', 'GEMMA4_E2B', 'GEMMA4_E4B',
-           'PARTS', 'FOUR_BITS', 'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'set_image_size',
-           'load_processor', 'four_bit_error', 'check_layers', 'keep_memory', 'free_memory', 'check_machine',
-           'leave_out_audio', 'load_base', 'steady', 'steady_ends', 'scale_gradients', 'fuse_head', 'fuse_heads',
-           'first_rows', 'word_ids', 'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter',
-           'load_model', 'exchange_adapter', 'chat', 'write', 'image_features', 'model_config', 'memory_table',
-           'peak_table']
+           'PARTS', 'FOUR_BITS', 'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'base_name',
+           'set_image_size', 'load_processor', 'four_bit_error', 'check_layers', 'keep_memory', 'free_memory',
+           'check_machine', 'leave_out_audio', 'load_base', 'steady', 'steady_ends', 'scale_gradients', 'fuse_head',
+           'fuse_heads', 'first_rows', 'word_ids', 'lora_config', 'trained_rows', 'new_adapter', 'fingerprint',
+           'check_adapter', 'load_model', 'exchange_adapter', 'chat', 'write', 'image_features', 'model_config',
+           'memory_table', 'peak_table']
 
 # %% ../nbs/03_model.ipynb #4eb62092
 import ctypes, functools, gc, hashlib, json, math, os, re, shutil, tempfile, types
@@ -91,6 +91,12 @@ def model_path(
 ) -> str: # a folder or a Hub id
     "Where a profile's base model is."
     return str(STANDIN) if profile.model == "standin" else profile.model
+
+def base_name(
+    profile:Profile
+) -> str:
+    "What an adapter says that it adapts: the base's name on the Hub, and for the stand-in no path of the machine that trained it."
+    return f"{PACKAGE.name}/{STANDIN.name}" if profile.model == "standin" else profile.model
 
 MIRROR = "unsloth/gemma-3n-E2B-it"  # asks for no login; Gemma's licence binds its users all the same
 
@@ -413,7 +419,9 @@ def load_model(
     if adapter:
         if (Path(adapter) / "adapter_config.json").exists(): check_adapter(profile, adapter)
         model = _fetch(lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable), adapter)
-    elif trainable: model = new_adapter(model, profile)
+    elif trainable:
+        model = new_adapter(model, profile)
+        model.peft_config["default"].base_model_name_or_path = base_name(profile)
     if profile.dtype == "float16": steady_ends(model)
     if profile.dtype == "float16" and trainable: scale_gradients(model)
     return model.eval()

@@ -424,6 +424,8 @@ def _commit(self:Hub, push, files):
                         "or choose another --hub")
     names = [f"{push.name}/{file}" for file in (*files, SEAL)]
     added = [CommitOperationAdd(name, push.folder / Path(name).name) for name in names]
+    card = push.folder.parent / "README.md"
+    if push.name == "report" and card.is_file(): added.append(CommitOperationAdd("README.md", card))
     removed = [CommitOperationDelete(path) for path in push.stale(found.files, self.own) if path not in names]
     self.api.create_commit(self.repo, added + removed, commit_message=push.name, parent_commit=found.commit)
 
