@@ -197,7 +197,7 @@ def gib():
     "The most that was allocated on the GPU at once since the last reset; None without one."
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
 
-# %% ../nbs/11b_check.ipynb #0b389001
+# %% ../nbs/11b_check.ipynb #df330b98
 CAP = 14.56       # GiB that a T4 has to give
 ALIKE = .99, .95  # cosines that pass: of all gradients, of the worst matrix
 
@@ -234,7 +234,8 @@ def told(
     "Its numbers, in words."
     names = dict(gib="GiB at most", seconds_per_step="s a step", tokens_per_second="tokens/s written", loss="loss", cosine="cosine to float32", worst="in the worst matrix", success="solved")
     shown = [f"{row[k]:.4g} {words}" for k, words in names.items() if row.get(k) is not None]
-    return ", ".join(shown + [row["said"]] * ("said" in row)) or f"{row.get('seconds', 0):.0f} s"
+    if "said" in row: shown.append(row["said"])
+    return ", ".join(shown) or f"{row.get('seconds', 0):.0f} s"
 
 # %% ../nbs/11b_check.ipynb #345963fa
 def check_gradients(store:Store):
