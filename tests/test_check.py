@@ -1,6 +1,5 @@
 "`thinkact check gemma`: memory counted on tensors without data, and every step taken once on the stand-in."
 import json
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,9 +11,10 @@ from thinkact_nb.store import Store
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-def test_table_and_count_agree():
-    "Guard: `peak_table` in 03. At E2B's real shapes its peaks are within a tenth of what is counted, and all fit a T4. The count holds on to the head's output, as a log might: without `detach` in `fuse_head` it keeps logits."
-    rows = pd.DataFrame(check.counted_table(get_profile('t4'))).set_index('step')
+@pytest.mark.parametrize('name', ['t4', 'gemma4'])
+def test_table_and_count_agree(name):
+    "Guard: `peak_table` in 03. At the real shapes of both E2Bs its peaks are within a tenth of what is counted, and all fit a T4. The count holds on to the head's output, as a log might: without `detach` in `fuse_head` it keeps logits."
+    rows = pd.DataFrame(check.counted_table(get_profile(name))).set_index('step')
     assert set(rows.index) == {'SFT step', 'PPO step', 'rollout'}
     assert (rows.table / rows.counted - 1).abs().max() < .1, rows
     assert rows.counted.max() < check.CAP
