@@ -13,13 +13,13 @@ import torch
 from thinkact_nb import colab, evaluate, model, sim
 from thinkact_nb.env import PROFILES, UserError, get_profile
 from thinkact_nb.store import SHIPPED, Store, damage
+from thinkact_nb.pool import SimPool
 
 ROOT = Path(__file__).parent.parent
 KEPT = '''
 import sys
 from pathlib import Path
 from thinkact_nb import colab
-from thinkact_nb.pool import SimPool
 def build(folder):
     wheel = folder / sys.argv[1]
     wheel.write_bytes(b"built")
