@@ -323,7 +323,7 @@ def test_no_copy_of_the_table(store):
 
 @trl_1_16
 def test_head_gives_what_trl_gives(adapted, batch):
-    "Guard: softcap and shift in `fuse_head`."
+    "Guards: softcap, shift and `detach` in `fuse_head`."
     from trl.trainer.utils import add_fused_lm_head
     base, out = adapted.get_base_model(), {}
     forward = base.forward
@@ -333,6 +333,7 @@ def test_head_gives_what_trl_gives(adapted, batch):
         one = base(**batch, fused_lm_head=True)
         out[name] = one, gradients(base, batch, fused_lm_head=True)
     for field in ('loss', 'log_probs', 'entropy', 'is_top1', 'label_mask'): torch.testing.assert_close(out['ours'][0][field], out['theirs'][0][field])
+    assert out['ours'][0].log_probs.requires_grad and not out['ours'][0].entropy.requires_grad, 'whoever keeps the entropy keeps the logits of its tokens'
     assert same(out['ours'][1], out['theirs'][1])
     base.forward = forward
     fuse_loss = adapted(**batch).loss
