@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo export test mutants soak test-lerobot test-browser test-colab site bench notebooks standin standin-check clean
+.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-colab site bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,9 @@ $(READY): settings.ini setup.py pyproject.toml
 
 demo: $(READY) ## the whole chain, from demonstrations to report, at demo size: runs/demo
 	$(BIN)/thinkact demo --run runs/demo
+
+gpu-check: $(READY) ## loads Gemma, takes every kind of step once, writes receipts/here; on a CPU the stand-in, and Gemma's memory counted
+	$(BIN)/thinkact check gemma --shapes --out receipts/here
 
 export: $(READY) ## after a change to a notebook: clean, export to thinkact_nb/, write README.md
 	$(BIN)/python tools/links.py
@@ -70,7 +73,7 @@ test-browser: $(READY) ## the site and the demo's report in headless Chromium, s
 	.browser/bin/python tools/check_browser.py
 
 # a Python of the version that Colab has
-COLAB_PYTHON ?= python3.12
+COLAB_PYTHON ?= python3.13
 test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; half an hour and 12 GB of disk
 	$(BIN)/python tools/check_colab.py --python $(COLAB_PYTHON) --write
 

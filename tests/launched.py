@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from thinkact_nb import ppo, sft
-from thinkact_nb.env import Stopped, Store, get_profile
-from thinkact_nb.sim import SimPool
+from thinkact_nb.env import Stopped, get_profile
+from thinkact_nb.store import Store
+from thinkact_nb.pool import SimPool
 
 PROFILE = replace(get_profile('tiny'), max_new_tokens=12, sft_learning_rate=1e-4, rl_batch=8, rl_micro_batch=4, eval_batch=18)
 

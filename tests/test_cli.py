@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import report
-from thinkact_nb.env import PROFILES, Store
+from thinkact_nb import cli
+from thinkact_nb.env import PROFILES
+from thinkact_nb.store import Store
 
 
 def python(code, *words, cwd=ROOT):
@@ -20,7 +21,7 @@ def python(code, *words, cwd=ROOT):
     return subprocess.run([sys.executable, '-c', code, *words], cwd=cwd, env=env, text=True, capture_output=True)
 
 
-def thinkact(*words, cwd=ROOT): return python('from thinkact_nb.report import main; main()', *words, cwd=cwd)
+def thinkact(*words, cwd=ROOT): return python('from thinkact_nb.cli import main; main()', *words, cwd=cwd)
 
 
 def refused(done, *said):
@@ -42,12 +43,12 @@ def run(tmp_path):
 def test_help():
     done = thinkact('--help')
     assert done.returncode == 0 and done.stderr == ''
-    for command in report.COMMANDS: assert f'• {command} ' in done.stdout
+    for command in cli.COMMANDS: assert f'• {command} ' in done.stdout
 
 
-@pytest.mark.parametrize('command', report.COMMANDS)
+@pytest.mark.parametrize('command', cli.COMMANDS)
 def test_help_of_each_command(command, capsys):
-    with pytest.raises(SystemExit) as stop: report.main([command, '--help'])
+    with pytest.raises(SystemExit) as stop: cli.main([command, '--help'])
     said = capsys.readouterr().out
     assert not stop.value.code
     for option in ('--run', '--profile', '--seed', '--hub', '--resume'): assert option in said
@@ -86,7 +87,7 @@ def test_help_of_each_command(command, capsys):
 ], ids=lambda o: ' '.join(o) or 'nothing' if isinstance(o, list) else '')
 def test_bad_words(words, said, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop: report.main(words)
+    with pytest.raises(SystemExit) as stop: cli.main(words)
     out, err = capfd.readouterr()
     refused(subprocess.CompletedProcess(words, stop.value.code, out, err), said)
     assert not list(tmp_path.iterdir())
@@ -109,7 +110,7 @@ def test_bad_words_in_a_process(tmp_path):
     (['act', '--task', 'put_on', '--arm', 'sft'], 'run `thinkact sft --run'),
 ], ids=lambda o: ' '.join(o) if isinstance(o, list) else '')
 def test_missing_stages(words, said, run, capfd):
-    with pytest.raises(SystemExit) as stop: report.main([*words, '--run', run])
+    with pytest.raises(SystemExit) as stop: cli.main([*words, '--run', run])
     out, err = capfd.readouterr()
     refused(subprocess.CompletedProcess(words, stop.value.code, out, err), said)
 
@@ -130,7 +131,7 @@ def test_run_folder_with_a_broken_configuration(run):
     (dict(profile=dict(name='tiny')), 'not of this version')])
 def test_run_folder_of_another_profile(run, capfd, change, said):
     (Path(run)/'config.json').write_text(json.dumps(dict(seed=0) | change))
-    with pytest.raises(SystemExit) as stop: report.main(['sft', '--run', run, '--profile', 'tiny'])
+    with pytest.raises(SystemExit) as stop: cli.main(['sft', '--run', run, '--profile', 'tiny'])
     refused(subprocess.CompletedProcess('sft', stop.value.code, *capfd.readouterr()), said)
 
 
@@ -139,27 +140,27 @@ def test_stage_that_was_changed_after_it_was_finished(run, capfd):
     (store.begin('data')/'train.parquet').write_bytes(b'rows')
     store.push('data')
     (store.path('data')/'train.parquet').write_bytes(b'row')
-    with pytest.raises(SystemExit) as stop: report.main(['sft', '--run', run])
+    with pytest.raises(SystemExit) as stop: cli.main(['sft', '--run', run])
     refused(subprocess.CompletedProcess('sft', stop.value.code, *capfd.readouterr()), '3 bytes of train.parquet, and 4 were saved', 'run `thinkact data')
 
 
 def test_interrupt(monkeypatch, capfd):
     def interrupted(self): raise KeyboardInterrupt
-    monkeypatch.setattr(report.Env, '__call__', interrupted)
-    with pytest.raises(SystemExit) as stop: report.main(['env'])
+    monkeypatch.setattr(cli.Env, '__call__', interrupted)
+    with pytest.raises(SystemExit) as stop: cli.main(['env'])
     assert stop.value.code == 130
     assert capfd.readouterr() == ('', 'thinkact: stopped; the same command with --resume continues\n')
 
 
 def test_other_errors_are_not_hidden(monkeypatch):
     def broken(self): raise ZeroDivisionError
-    monkeypatch.setattr(report.Env, '__call__', broken)
-    with pytest.raises(ZeroDivisionError): report.main(['env'])
+    monkeypatch.setattr(cli.Env, '__call__', broken)
+    with pytest.raises(ZeroDivisionError): cli.main(['env'])
 
 
 def test_what_is_imported():
     heavy = "print([m for m in ('torch', 'transformers', 'pandas', 'matplotlib', 'pybullet', 'scipy') if m in sys.modules])"
-    assert python(f'import sys, thinkact_nb.report; {heavy}').stdout == '[]\n'
+    assert python(f'import sys, thinkact_nb.cli; {heavy}').stdout == '[]\n'
     assert 'torch' not in python(f'import sys, thinkact_nb.sim; {heavy}').stdout
 
 
@@ -172,7 +173,7 @@ def test_env_as_json():
 def test_l4_is_for_tasks_without_demonstrations(run, capfd):
     (Path(run)/'data').mkdir()
     pd.DataFrame(dict(task=['put_on', 'stack'])).to_parquet(Path(run)/'data/train.parquet')
-    with pytest.raises(SystemExit) as stop: report.main(['eval', '--levels', 'L4', '--tasks', 'swap,stack', '--arms', 'expert', '--run', run])
+    with pytest.raises(SystemExit) as stop: cli.main(['eval', '--levels', 'L4', '--tasks', 'swap,stack', '--arms', 'expert', '--run', run])
     refused(subprocess.CompletedProcess('eval', stop.value.code, *capfd.readouterr()), 'show stack')
-    report.main(['eval', '--levels', 'L4', '--tasks', 'swap', '--arms', 'expert', '--n', '2', '--run', run])
+    cli.main(['eval', '--levels', 'L4', '--tasks', 'swap', '--arms', 'expert', '--n', '2', '--run', run])
     assert '2 of 2 scenes' in capfd.readouterr().out

@@ -10,14 +10,16 @@ import hub
 import pandas as pd
 import pytest
 import torch
-from thinkact_nb import colab, env, evaluate, model, sim
-from thinkact_nb.env import PROFILES, SHIPPED, Store, UserError, get_profile
+from thinkact_nb import colab, evaluate, model, sim
+from thinkact_nb.env import PROFILES, UserError, get_profile
+from thinkact_nb.store import SHIPPED, Store, damage
 
 ROOT = Path(__file__).parent.parent
 KEPT = '''
 import sys
 from pathlib import Path
 from thinkact_nb import colab
+from thinkact_nb.pool import SimPool
 def build(folder):
     wheel = folder / sys.argv[1]
     wheel.write_bytes(b"built")
@@ -175,9 +177,9 @@ def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_pa
     table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
     rows = table[table.arm == 'ppo'].head(4)
     for stage in ('sft', 'rl/ppo'):
-        assert env.damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
+        assert damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
         with pytest.raises(UserError, match='run `thinkact'): Store(tmp_path/'run').require(stage, 'adapter_config.json')
     scenes = [sim.make_scene(*key) for key in rows[['task', 'level', 'seed']].itertuples(index=False)]
-    done = evaluate.act(store, 'ppo', scenes, sim.SimPool(0))
+    done = evaluate.act(store, 'ppo', scenes, SimPool(0))
     assert done.output.tolist() == rows.output.tolist() and done.success.tolist() == rows.success.tolist()
     assert not (store.run/'rl').exists()

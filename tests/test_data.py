@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from thinkact_nb import data, sim
 from thinkact_nb.env import UserError
+from thinkact_nb.pool import SimPool
+from thinkact_nb.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 ROWS, EXAMPLES = int(os.environ.get('ROWS', 180)), int(os.environ.get('EXAMPLES', 3000))
@@ -26,7 +28,7 @@ ROWS, EXAMPLES = int(os.environ.get('ROWS', 180)), int(os.environ.get('EXAMPLES'
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data')
-    with sim.SimPool(2) as pool: data.make_dataset(ROWS, folder, pool, levels=('L0', 'L1', 'L2', 'L3'), seed=1000)
+    with SimPool(2) as pool: data.make_dataset(ROWS, folder, pool, levels=('L0', 'L1', 'L2', 'L3'), seed=1000)
     return folder
 
 
@@ -36,7 +38,7 @@ def rows_of(folder): return load_dataset(str(folder), split='train', cache_dir=s
 def test_every_program_works_again_from_its_text(made):
     rows = rows_of(made)
     scenes = [sim.make_scene(r['task'], r['level'], r['seed']) for r in rows]
-    with sim.SimPool(2) as pool: outcomes = pool.run(scenes, [sim.parse_output(r['output']).program for r in rows])
+    with SimPool(2) as pool: outcomes = pool.run(scenes, [sim.parse_output(r['output']).program for r in rows])
     assert len(rows) == ROWS and all(o.success for o in outcomes)
 
 
@@ -98,7 +100,7 @@ def test_every_claim_is_true(made):
         moved = {f"{scene['bodies'][i]['colour']} {scene['bodies'][i]['kind']}" for i, _ in scene['moves']}
         assert all(name in think for name in moved)
         made_claims[row['task']] = made_claims.get(row['task'], 0) + found
-    assert set(made_claims) == set(sim.TASKS)
+    assert set(made_claims) == set(TASKS)
 
 
 # in bins: a blue block stands 10 further along x than a red one, a green pad 20 further along y, with a wall between
@@ -210,16 +212,16 @@ def test_no_two_wordings_of_a_place_begin_alike():
         assert len(set(first)) == len(first), kind
 
 
-def test_lists_go_from_left_to_right():
-    "Guard: `Teller.from_left` and the moves of `sort`. Who is next in a list must be something that can be seen."
+def test_lists_go_by_colour():
+    "Guard: `Body.rank` in the thinks of `superlative` and in the moves of `sort`. Who is next in a list must follow from what was said."
     for seed in range(40):
         scene = sim.make_scene('sort', 'L0', seed)
-        lefts = [scene.bodies[i].y for i, _ in scene.moves]
-        assert lefts == sorted(lefts)
+        ranks = [list(sim.COLOURS).index(scene.bodies[i].colour) for i, _ in scene.moves]
+        assert ranks == sorted(ranks)
         scene = sim.make_scene('superlative', 'L0', seed)
         named = [next(b for b in scene.bodies if b.name == name) for name in re.findall(r'(\w+ block)(?: is)? at', data.think_of(scene))]
         assert len(named) == sum(b.kind == 'block' for b in scene.bodies)
-        assert all(a.y < b.y + 2*data.LEVEL for a, b in zip(named, named[1:]))
+        assert named == sorted(named, key=lambda b: b.rank)
 
 
 def test_what_the_stand_in_is_asked():
@@ -241,12 +243,12 @@ def test_what_the_stand_in_is_asked():
             if cm := re.search(r'(\d+) cm', sentence):
                 pad = next(b for b in scene.bodies if b.kind == 'pad' and b.name in question)
                 assert any(abs(100*math.dist(b.place, pad.place) - int(cm[1])) <= .51 for b in scene.bodies if b.name == name[0]), sentence
-    instructions = {' '.join(w.split()[:2]) for t in sim.TASKS.values() for w in t.wordings}
+    instructions = {' '.join(w.split()[:2]) for t in TASKS.values() for w in t.wordings}
     assert len(asked) >= 6 and not asked & {i for i in instructions if '{' not in i}
 
 
 def test_korean_says_the_same():
-    for task in sim.TASKS:
+    for task in TASKS:
         for seed in range(20):
             scene = sim.make_scene(task, 'L3', seed)
             asked, output = data.demonstration(scene, 'ko')
@@ -269,10 +271,10 @@ def test_mistakes_are_consistent_and_wrong():
 def test_same_seed_and_interruption_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'PART', 6)
     digest = lambda folder: hashlib.sha256((folder/'train.parquet').read_bytes()).hexdigest()
-    with sim.SimPool(2) as pool:
+    with SimPool(2) as pool:
         for name in 'ab': data.make_dataset(20, tmp_path/name, pool, seed=7)
 
-    class Stopping(sim.SimPool):
+    class Stopping(SimPool):
         def map(self, *args):
             self.limit -= 1
             if self.limit < 0: raise KeyboardInterrupt
@@ -288,7 +290,7 @@ def test_same_seed_and_interruption_give_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_bad_input(tmp_path):
-    pool = sim.SimPool(0)
+    pool = SimPool(0)
     with pytest.raises(UserError, match='1 or more'): data.make_dataset(0, tmp_path, pool)
     with pytest.raises(UserError, match='put_on'): data.make_dataset(1, tmp_path, pool, tasks=('juggle',))
     with pytest.raises(UserError, match='language'): data.make_dataset(1, tmp_path, pool, lang='fr')
@@ -314,7 +316,7 @@ def mutated(draw):
 @pytest.fixture(scope='module')
 def few(tmp_path_factory):
     folder = tmp_path_factory.mktemp('few')
-    return folder, data.make_dataset(9, folder, sim.SimPool(0))
+    return folder, data.make_dataset(9, folder, SimPool(0))
 
 
 def spoil(folder, how):
@@ -348,7 +350,7 @@ def test_lerobot_export_is_consistent(few, tmp_path):
     "What the lerobot library makes of it: `make test-lerobot`."
     import imageio.v2 as imageio
     rows = few[1].select([0, 6, 8])
-    for name in 'ab': frames = data.to_lerobot(rows, tmp_path/name, sim.SimPool(0))
+    for name in 'ab': frames = data.to_lerobot(rows, tmp_path/name, SimPool(0))
     files = lambda name: {f.relative_to(tmp_path/name): f.read_bytes() for f in (tmp_path/name).rglob('*') if f.is_file()}
     assert files('a') == files('b')
     info = json.loads((tmp_path/'a/meta/info.json').read_text())
@@ -365,7 +367,7 @@ def test_lerobot_export_is_consistent(few, tmp_path):
         video = imageio.get_reader(tmp_path/f'a/videos/{data.CAMERA}/chunk-000/file-{number:03d}.mp4')
         assert sum(1 for _ in video) == len(own) and video.get_meta_data()['fps'] == info['fps']
         first += episode['length']
-    with pytest.raises(UserError, match='not empty'): data.to_lerobot(rows, tmp_path/'a', sim.SimPool(0))
+    with pytest.raises(UserError, match='not empty'): data.to_lerobot(rows, tmp_path/'a', SimPool(0))
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

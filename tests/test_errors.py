@@ -12,8 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import report
-from thinkact_nb.env import PROFILES, SHIPPED, kept
+from thinkact_nb import cli
+from thinkact_nb.env import PROFILES
+from thinkact_nb.store import SHIPPED, kept, seal
+from thinkact_nb.pool import SimPool
 
 EVAL = ['eval', '--arms', 'sft', '--n', '1']
 READ = {  # file of a run: commands that read it
@@ -63,12 +65,12 @@ WAYS = (truncated, emptied, garbled, a_folder, of_another_type, of_another_versi
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     "A run in which every stage has its files, of which none is sealed but those that a test seals."
-    from thinkact_nb import data, sim
+    from thinkact_nb import data
     run = tmp_path_factory.mktemp('whole')/'run'
     shutil.copytree(SHIPPED, run, ignore=shutil.ignore_patterns('manifest.json'))
     (run/'config.json').write_text(json.dumps(dict(profile=asdict(PROFILES['tiny']), seed=0)))
     (run/'costs.json').write_text(json.dumps(dict(sft=dict(minutes=2.5, done='14 steps'))))
-    data.make_dataset(2, run/'data', sim.SimPool(0), ('put_on',), image_size=64)
+    data.make_dataset(2, run/'data', SimPool(0), ('put_on',), image_size=64)
     table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
     table[table.arm.isin(['sft', 'ppo'])].groupby('arm').head(9).to_parquet(run/'eval/episodes.parquet', index=False)
     pd.read_parquet(kept('interventions.parquet')).head(9).to_parquet(run/'eval/interventions.parquet', index=False)
@@ -84,7 +86,7 @@ def run(whole, tmp_path): return Path(shutil.copytree(whole, tmp_path/'run'))
 
 def status(words, capfd, run):
     "What a command prints on stderr, and how it ends."
-    with pytest.raises(SystemExit) as stop: report.main([word.replace('{run}', str(run)) for word in words] + ['--run', str(run)])
+    with pytest.raises(SystemExit) as stop: cli.main([word.replace('{run}', str(run)) for word in words] + ['--run', str(run)])
     out, err = capfd.readouterr()
     return stop.value.code, out, err
 
@@ -93,10 +95,9 @@ def status(words, capfd, run):
 @pytest.mark.parametrize('name', READ)
 def test_a_damaged_file_is_one_line(run, capfd, name, way):
     "Guard: six of nine damaged files were tracebacks, of JSON, Parquet, or a type."
-    from thinkact_nb import env
     file = run/name
     if (file.suffix, way) == ('.db', emptied): pytest.skip('an empty file is a new database to SQLite')
-    if file.name == 'manifest.json': env.seal(file.parent)
+    if file.name == 'manifest.json': seal(file.parent)
     way(file)
     before = file.read_bytes() if file.is_file() else None
     for words in READ[name]:
@@ -108,7 +109,7 @@ def test_a_damaged_file_is_one_line(run, capfd, name, way):
 
 def test_a_run_that_is_whole_is_read(run, capfd):
     "Guard: the table above fails for what it does to the files, and for nothing else."
-    report.main(['report', '--run', str(run), '--no-video'])
+    cli.main(['report', '--run', str(run), '--no-video'])
     assert (run/'report/index.html').exists()
     made = json.loads((run/'report/report.json').read_text())
     assert made['costs'] and made['interventions'] and made['study'] and set(made['training']) == {'sft', 'ppo'}
@@ -127,7 +128,7 @@ LIMIT = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);
 
 def test_a_full_disk_is_one_line_and_no_half_file(tmp_path):
     "Guard: a command whose disk is full says so, whatever library was writing."
-    code = LIMIT + 'from thinkact_nb.report import main; main(["data", "--n", "9", "--profile", "tiny", "--run", "run", "--tasks", "put_on"])'
+    code = LIMIT + 'from thinkact_nb.cli import main; main(["data", "--n", "9", "--profile", "tiny", "--run", "run", "--tasks", "put_on"])'
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'}, cwd=tmp_path, text=True, capture_output=True)
     assert done.returncode == 2, done.stderr[-2000:]
     last = done.stderr.splitlines()[-1]

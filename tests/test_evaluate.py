@@ -13,11 +13,14 @@ import torch
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from thinkact_nb import evaluate as ev
+from thinkact_nb import cli, evaluate as ev
 from thinkact_nb import report, sim
-from thinkact_nb.data import expert, spread
-from thinkact_nb.env import Store, UserError, get_profile
+from thinkact_nb.tasks import spread
+from thinkact_nb.data import expert
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Store
 from thinkact_nb.reward import EPISODE
+from thinkact_nb.pool import SimPool
 
 TABLES = Path(__file__).parent.parent/'thinkact_nb'/'tables'
 
@@ -258,14 +261,14 @@ def test_evaluation_and_selection_use_scenes_of_their_own_split(tmp_path, monkey
     from thinkact_nb.env import SPLIT_SIZE, SPLITS, split_of
     firsts = sorted(SPLITS.values())
     assert firsts == [i*SPLIT_SIZE for i in range(4)] and [split_of(f - 1) for f in firsts[1:]] == list(SPLITS)[:3]
-    assert {split_of(s.seed) for s in report.Eval(run='run').scenes('test', 3)} == {'test'}
+    assert {split_of(s.seed) for s in cli.Eval(run='run').scenes('test', 3)} == {'test'}
     class Enough(Exception): "All that is wanted."
     def stop(self, split, n): raise Enough(split)
-    assert report.first_scene('validation', 5) == SPLITS['validation'] + 5
+    assert cli.first_scene('validation', 5) == SPLITS['validation'] + 5
     store = Store(tmp_path/'run', get_profile('tiny'), new=True)
     with monkeypatch.context() as patched, pytest.raises(Enough, match='test'):
-        patched.setattr(report.Eval, 'scenes', stop)
-        report.Eval(run=str(tmp_path/'run'), arms=('expert',))()
+        patched.setattr(cli.Eval, 'scenes', stop)
+        cli.Eval(run=str(tmp_path/'run'), arms=('expert',))()
     looks = sft.Validation(store, ['put_on'], ['L0'], 2)
     assert [split_of(s.seed) for s in looks.scenes] == ['validation']*2
     assert {split_of(s.seed) for s in tune.Study(store, 'sft', scenes=3).scenes} == {'validation'}
@@ -304,7 +307,7 @@ def test_committed_tables_are_what_physics_says(name):
     counts = rows.groupby(['arm', 'level']).size()
     assert counts.nunique() == 1 and counts.iloc[0] >= 300 and not rows.duplicated(['arm', *ev.SCENE]).any()
     some = rows.sample(30, random_state=0)
-    with sim.SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
+    with SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
     assert [o.success for o in found] == some.success.tolist() and [o.failure for o in found] == some.failure.tolist()
 
 
@@ -315,7 +318,7 @@ def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path,
     commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
     assert [(task, int(seed)) for _, task, seed in commands] == [(c.task, c.seed) for c in expected] and page.count('<video') == 2*len(expected)
     for command, case in ((commands[0][0], expected[0]), (commands[-1][0], expected[-1])):
-        report.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
+        cli.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
         end = 'success' if case.change == 'gained' else 'failure: ' + case.failure_b.replace('parse', 'no valid program')
         assert f'outcome      {end}' in capsys.readouterr().out
 

@@ -12,10 +12,11 @@ from transformers import (AutoConfig, Gemma4AudioConfig, Gemma4AudioFeatureExtra
 
 from thinkact_nb import model as m
 from thinkact_nb.data import make_dataset
-from thinkact_nb.env import Store, UserError, get_profile
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Store
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.sft import train_sft
-from thinkact_nb.sim import SimPool
+from thinkact_nb.pool import SimPool
 
 TEMPLATE = sorted((Path(trl.__file__).parent/'chat_templates').glob('gemma4*.jinja'))
 EYES = [np.random.default_rng(i).integers(0, 255, (256, 256, 3), np.uint8) for i in range(2)]

@@ -16,7 +16,8 @@ BEGIN = '''
 import json, shutil, sys, time
 from pathlib import Path
 from thinkact_nb.env import *
-from thinkact_nb.env import damage
+from thinkact_nb.store import *
+from thinkact_nb.store import damage
 Hub.longest, sleep = .05, time.sleep
 time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
 def train(store, step, size=1000):
@@ -261,17 +262,18 @@ def test_a_repository_that_becomes_public_gets_no_more(hub, tmp_path):
 
 def test_the_command_line_says_public(monkeypatch, tmp_path):
     "Guard: `--public` reaches the store."
-    from thinkact_nb import report
+    from thinkact_nb import cli
     asked = []
-    monkeypatch.setattr(report, 'Store', lambda *words, **named: asked.append(named))
-    for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): report.parse(words).store()
+    monkeypatch.setattr(cli, 'Store', lambda *words, **named: asked.append(named))
+    for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): cli.parse(words).store()
     assert [named['public'] for named in asked] == [False, True]
 
 
 def test_a_dataset_is_pushed_with_its_card_and_opens_without_this_library(hub, tmp_path):
     pushed = good(python(hub, tmp_path, '''
-from thinkact_nb import data, sim
-data.make_dataset(3, "d", sim.SimPool(0), image_size=64)
+from thinkact_nb import data
+from thinkact_nb.pool import SimPool
+data.make_dataset(3, "d", SimPool(0), image_size=64)
 print(data.push_to_hub("d", "tester/tabletop"))'''))
     repository = hub.repository('tester/tabletop', 'dataset')
     assert repository.private and set(repository.files) == {'README.md', 'train.parquet', 'sample.png'} and 'hf_good' not in pushed.stdout + pushed.stderr

@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Image, Value
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import get_peft_model
 from peft.tuners.trainable_tokens import TrainableTokensLayer
+from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoTokenizer, Gemma3nConfig, Gemma3nForConditionalGeneration
@@ -23,7 +24,8 @@ from trl.trainer.utils import disable_dropout_in_model
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import model as m
-from thinkact_nb.env import Store, UserError, get_profile, seal
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Store, seal
 from thinkact_nb.ppo import PPOTrainer, rl_config, rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 
@@ -45,9 +47,13 @@ def folder(tmp_path_factory):
     model = Gemma3nForConditionalGeneration(Gemma3nConfig.from_pretrained(folder))
     for name, p in model.named_parameters():
         if 'altup' in name and 'coefs' in name: torch.nn.init.normal_(p, std=.1)
-    weights = model.state_dict()
-    from safetensors.torch import save_file
-    save_file({k: v.contiguous() for k, v in weights.items() if k != 'lm_head.weight'}, folder/'model.safetensors', metadata=dict(format='pt'))
+    return keep(model, folder)
+
+
+def keep(model, folder):
+    "A model's weights, in a folder."
+    weights = {k: v.contiguous() for k, v in model.state_dict().items() if k != 'lm_head.weight'}
+    save_file(weights, folder/'model.safetensors', metadata=dict(format='pt'))
     return folder
 
 
@@ -379,6 +385,78 @@ def test_residual_outside_float16(profile, batch):
         for layer in model.get_base_model().model.language_model.layers[2:4]: layer.post_feedforward_layernorm.weight.data.fill_(60000.)
         with torch.no_grad(): losses.append(model(**batch).loss)
     torch.testing.assert_close(*losses, rtol=.02, atol=0)
+
+
+@pytest.fixture
+def tall(folder, profile, tmp_path):
+    "The tiny model with a vocabulary of Gemma's height, whose rows have a direction in common, as real ones do."
+    to = tmp_path/'tall'
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns('*.safetensors'))
+    config = json.loads((to/'config.json').read_text())
+    config['text_config'] |= dict(vocab_size=262_400)
+    (to/'config.json').write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = Gemma3nForConditionalGeneration(Gemma3nConfig.from_pretrained(to))
+    table = model.get_input_embeddings().weight
+    table.data = torch.randn(table.shape)*.02 + torch.randn(table.shape[1])*.05
+    for name, p in model.named_parameters():
+        if 'altup' in name and 'coefs' in name: torch.nn.init.normal_(p, std=.1)
+    return replace(profile, model=str(keep(model, to)))
+
+
+def agreement(a, b):
+    "Cosine of two sets of gradients: of all together, and of the worst matrix."
+    flat = lambda g: torch.cat([x.flatten() for x in g.values()])
+    moved = [n for n in b if b[n].norm() > 0]
+    return tuple(torch.cosine_similarity(x.flatten(), y.flatten(), 0).item() for x, y in ((flat(a), flat(b)), min(((a[n], b[n]) for n in moved), key=lambda p: torch.cosine_similarity(p[0].flatten(), p[1].flatten(), 0))))
+
+
+@trl_1_16
+def test_gradients_do_not_vanish_in_float16(tall, batch):
+    "Guard: `scale_gradients` in `load_model`. At a vocabulary of full height and a loss over 1,000 tokens the float16 head gives rare tokens no gradient: its direction turns."
+    found = {}
+    for dtype, on in (('float32', True), ('float16', True), ('float16', False)):
+        torch.manual_seed(0)
+        with pytest.MonkeyPatch.context() as patch:
+            if not on: patch.setattr(m, 'scale_gradients', lambda model: None)
+            model = stirred(m.load_model(replace(tall, dtype=dtype), trainable=True), .02)
+        disable_dropout_in_model(model)
+        m.fuse_head(model.get_base_model())
+        found[dtype, on] = gradients(model, batch, fused_lm_head=True, num_items_in_batch=1000)
+    true = found['float32', True]
+    ours, without = (agreement(found['float16', on], true) for on in (True, False))
+    assert ours[0] > .99 and ours[1] > .98, ours
+    assert without[0] < .9 and without[1] < .5, f'the head has its gradients without it: {without}'
+    size = lambda g: torch.cat([x.flatten() for x in g.values()]).norm()
+    torch.testing.assert_close(size(found['float16', True]), size(true), rtol=.01, atol=0)
+
+
+@pytest.mark.parametrize('stage', ['sft', 'rl'])
+def test_trainers_scale_gradients(store, batch, stage):
+    "Guard: `scale_gradients` reaches what the trainers train, before they cast it; neither the value head nor the reference."
+    store.profile = replace(store.profile, dtype='float16')
+    if stage == 'sft': trainer = make_trainer(store, steps=1)
+    else:
+        m.load_model(store.profile, trainable=True).save_pretrained(store.path('sft'))
+        trainer = rl_trainer(store, None, updates=1, report_to='none')
+    model, inputs = stirred(trainer.model), {k: v for k, v in batch.items() if k != 'labels'}
+    disable_dropout_in_model(model)
+    def size(factor):
+        model.zero_grad()
+        (model(**inputs).logits[:, -1].logsumexp(-1).sum()*factor).backward()
+        return {n: p.grad.clone()/factor for n, p in model.named_parameters() if p.grad is not None}
+    whole, tiny = size(1.), size(2e-6)
+    assert any('lora_A' in n for n in whole) and any('trainable_tokens' in n for n in whole) and not any('.ref' in n or 'value_head' in n for n in whole)
+    assert agreement(tiny, whole)[0] > .99, 'a gradient of 1e-9 came to nothing'
+    if stage == 'rl':
+        trainer.value_head.out(torch.ones(1, 64)).sum().backward()
+        assert torch.equal(trainer.value_head.out.weight.grad, torch.ones(1, 64))
+
+
+def test_other_profiles_are_not_scaled(adapted):
+    "Guard: the condition in `load_model`: where nothing is float16, not a number changes."
+    assert not adapted.get_base_model().get_output_embeddings()._forward_hooks
+    assert not any(p._backward_hooks for p in adapted.parameters())
 
 
 # the Hub

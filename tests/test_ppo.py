@@ -19,10 +19,13 @@ from transformers import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import ppo, sim
-from thinkact_nb.data import expert, spread
-from thinkact_nb.env import SHIPPED, Store, UserError, get_profile, seed_all, split_of
+from thinkact_nb.tasks import TASKS, spread
+from thinkact_nb.data import expert
+from thinkact_nb.env import UserError, get_profile, seed_all, split_of
+from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.model import chat, load_model, load_processor
 from thinkact_nb.reward import episode_table
+from thinkact_nb.pool import SimPool, draw_scene
 
 PROFILE = get_profile('tiny')
 
@@ -333,7 +336,7 @@ def broken(text, rng):
     return ''.join(f' {w}'.replace(' <', '<') for w in [words[rng.integers(len(words))] if rng.random() < .15 else w for w in words])
 
 
-@pytest.mark.parametrize('task', sim.TASKS)
+@pytest.mark.parametrize('task', TASKS)
 def test_facts_are_known_no_sooner_than_they_are_said(task):
     tokenizer, rng = load_processor(PROFILE).tokenizer, np.random.default_rng(0)
     for seed in range(3):
@@ -361,7 +364,7 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     texts = config.num_generations
     body = sim.make_scene('put_on', 'L0', 0).bodies[0]
     def scene(i): return replace(sim.make_scene('put_on', 'L0', i), bodies=(replace(body, kind='block', colour=COLOURS[i % 5], x=float(rng.uniform(.4, .6)), y=float(rng.uniform(-.15, .15))),))
-    images = [Image.fromarray(sim.draw_scene((scene(i), PROFILE.image_size))) for i in range(100)]
+    images = [Image.fromarray(draw_scene((scene(i), PROFILE.image_size))) for i in range(100)]
     order = rng.integers(0, 100, updates*60//texts)
     rows = Dataset.from_dict(dict(number=order.tolist())).with_transform(lambda rows: dict(prompt=[chat('Which colour is the block?') for _ in rows['number']], image=[images[n] for n in rows['number']], colour=[COLOURS[n % 5] for n in rows['number']]))
     model = load_model(profile, trainable=True)
@@ -421,7 +424,7 @@ def test_value_head_is_saved_and_restored_bit_by_bit(tmp_path):
 
 def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monkeypatch):
     profile = replace(PROFILE, rl_batch=8, rl_micro_batch=4)
-    store, pool = Store(tmp_path/'run', profile), sim.SimPool(0)
+    store, pool = Store(tmp_path/'run', profile), SimPool(0)
     seed_all(0)
     load_model(profile, trainable=True).save_pretrained(store.path('sft'))
     trainer = ppo.rl_trainer(store, pool, 'ppo+credit', updates=1)
@@ -446,7 +449,7 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
 
 
 def test_a_curriculum_resumes_with_the_same_scenes(tmp_path):
-    profile, pool, tables = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=16), sim.SimPool(0), []
+    profile, pool, tables = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=16), SimPool(0), []
     for name, parts in dict(whole=[3], half=[2, 3]).items():
         store = Store(tmp_path/name, profile)
         seed_all(0)

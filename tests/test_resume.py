@@ -18,7 +18,9 @@ TRAIN = '''
 import sys
 from dataclasses import replace
 from pathlib import Path
-from thinkact_nb.env import Hub, Store, UserError, get_profile
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.store import Hub, Store
+from thinkact_nb.pool import SimPool
 Hub.longest = .05
 run, hub, resume, steps = sys.argv[1], sys.argv[2] or None, sys.argv[3] == "resume", int(sys.argv[4])
 small = replace(get_profile("tiny"), sft_batch=4, sft_micro_batch=2, max_new_tokens=8, rl_batch=8, rl_micro_batch=4)
@@ -26,7 +28,7 @@ if __name__ == "__main__":
     try:
         store = Store(run, small, hub)
         from thinkact_nb import data, sft, sim
-        if not store.has("data"): data.make_dataset(18, store.begin("data"), sim.SimPool(0)), store.push("data")
+        if not store.has("data"): data.make_dataset(18, store.begin("data"), SimPool(0)), store.push("data")
         sft.train_sft(store, 0, resume, steps=steps, every=2, validation=2)
     except UserError as e:
         print(e, file=sys.stderr)

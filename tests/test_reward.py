@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from thinkact_nb import model, sim
-from thinkact_nb.data import expert, spread
+from thinkact_nb.tasks import spread
+from thinkact_nb.data import expert
 from thinkact_nb.env import get_profile
 from thinkact_nb.reward import RewardWeights, episode_table, judge, rollout, score
 

@@ -10,8 +10,10 @@ import pytest
 from safetensors.torch import load_file
 
 from thinkact_nb import data, sim
-from thinkact_nb.env import Store
+from thinkact_nb.store import Store
 from thinkact_nb.model import load_model
+from thinkact_nb.pool import SimPool
+from thinkact_nb.tasks import spread
 
 HERE = Path(__file__).parent
 
@@ -25,7 +27,7 @@ def launch(*words, processes=2):
 
 
 def test_sft_of_two_processes_is_sft_of_twice_the_batch(tmp_path):
-    for name in ('one', 'two'): data.make_dataset(40, tmp_path/name/'data', sim.SimPool(0))
+    for name in ('one', 'two'): data.make_dataset(40, tmp_path/name/'data', SimPool(0))
     launch('sft', tmp_path/'one', 8, processes=1)
     launch('sft', tmp_path/'two', 4)
     one, two = (load_file(tmp_path/name/'weights.safetensors') for name in ('one', 'two'))
@@ -72,8 +74,8 @@ def test_ray_gives_what_one_process_gives_also_when_a_node_dies(monkeypatch):
     from ray.cluster_utils import Cluster
     from thinkact_nb.scale import RayPool
     monkeypatch.setenv('RAY_worker_niceness', '0')
-    scenes = data.spread(200)
-    with sim.SimPool(1) as pool: expected = outcomes(pool, scenes)
+    scenes = spread(200)
+    with SimPool(1) as pool: expected = outcomes(pool, scenes)
     cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
     second = cluster.add_node(num_cpus=1)
     monkeypatch.setenv('RAY_ADDRESS', cluster.address)

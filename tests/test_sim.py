@@ -25,17 +25,20 @@ from hypothesis import strategies as st
 
 from thinkact_nb import sim
 from thinkact_nb.env import UserError
-from thinkact_nb.sim import (BINS, CRASHED, FAILURES, HOME, LEVELS, MAX_STEPS, PERTURBATIONS, SKILLS, TASKS, Body, Outcome, Program, Scene, SimPool, Step, World, is_success, make_scene,
-                             parse_output, parse_program, run_episode, solve, stands, to_bins)
+from thinkact_nb.sim import (BINS, CRASHED, FAILURES, HOME, LEVELS, MAX_STEPS, PERTURBATIONS, SKILLS, Body, Outcome,
+                             Program, Scene, Step, World, is_success, make_scene, parse_output, parse_program, solve,
+                             to_bins)
+from thinkact_nb.tasks import TASKS, stands
+from thinkact_nb import pool as pools
+from thinkact_nb.pool import SimPool, own_world, run_episode
 
 SCENES = [make_scene(task, level, seed) for seed in range(3) for task in TASKS for level in LEVELS][:100]
 
 
 def digest(job):
     "Outcome of the expert and hash of the image; every third scene first sees a program that ends with a closed hand."
-    from thinkact_nb.sim import _world
     scene, program = job
-    world = _world().reset(scene)
+    world = own_world().reset(scene)
     if scene.seed % 3 == 0: world.run(Program(program.steps[:1]))
     pixels = world.reset(scene).render()
     return hashlib.sha256(pixels.tobytes()).hexdigest(), world.run(program)
@@ -130,11 +133,10 @@ def test_driving_through_the_wall_is_reported():
     ([Step('jump', 3, 3)], 'invalid'), ([Step('pick', 30, 30)] * 1000, 'invalid'), ([Step('pick', 63, 63)], 'unreachable'), ([Step('pick', 0, 0)], 'missed'),
     ([Step('place', 30, 10)], 'empty_hand'), ([Step('via', 30, 30)], 'wrong_place'), ([], 'wrong_place')])
 def test_any_program_has_an_outcome_and_the_arm_rests(steps, failure):
-    from thinkact_nb.sim import _world
     scene = make_scene('put_on', 'L0', 0)
-    outcome = _world().reset(scene).run(Program(tuple(steps)))
+    outcome = own_world().reset(scene).run(Program(tuple(steps)))
     assert (outcome.success, outcome.failure) == (False, failure)
-    assert np.allclose([j[0] for j in _world()._joints(_world().robot, range(7))], HOME, atol=.02)
+    assert np.allclose([j[0] for j in own_world()._joints(own_world().robot, range(7))], HOME, atol=.02)
 
 
 class Still(World):
@@ -202,14 +204,14 @@ def test_any_program_has_an_outcome_in_physics(steps):
     "Guard: as above, with blocks that fall, a wall that topples and an arm that strikes both."
     scene = walled()
     pick = Step('pick', *to_bins(*scene.bodies[scene.moves[0][0]].place))
-    outcome = sim._world().reset(scene).run(Program((pick, *steps)))
+    outcome = own_world().reset(scene).run(Program((pick, *steps)))
     assert (outcome.failure in FAILURES) != outcome.success and np.isfinite(outcome.poses).all()
 
 
 @pytest.mark.parametrize('step', [None, 7, (), ('pick',), ('pick', 3), ('pick', 3, 3, 3), 'pick', ['pick', 3, 3]])
 def test_what_is_no_step_is_invalid(step):
     "Guard: a step of the wrong length passed the check and raised."
-    world = sim._world().reset(make_scene('put_on', 'L0', 0))
+    world = own_world().reset(make_scene('put_on', 'L0', 0))
     assert world.run(Program((step,))).failure == 'invalid'
 
 
@@ -389,7 +391,7 @@ def wait(*_): time.sleep(600)
 @pytest.mark.parametrize('life', [die, wait])
 def test_workers_that_do_not_begin_are_an_error(life, monkeypatch):
     "Guard: no endless row of workers that die, and no wait for one that never begins."
-    for name, value in dict(_serve=life, STARTS=2, START=5.).items(): monkeypatch.setattr(sim, name, value)
+    for name, value in dict(_serve=life, STARTS=2, START=5.).items(): monkeypatch.setattr(pools, name, value)
     with SimPool(1) as pool, pytest.raises(UserError, match='2 workers in a row died'): pool.map(abs, [1])
     assert not pool.pids
 
@@ -432,7 +434,7 @@ def test_a_job_that_hangs_is_run_again(tmp_path):
 def played(job):
     "An outcome and a picture of 200 kB, which takes a pipe several writes."
     scene, program = job
-    world = sim._world().reset(scene)
+    world = own_world().reset(scene)
     return world.run(program), world.render(256).tobytes()
 
 
@@ -466,7 +468,7 @@ def test_killed_and_stopped_workers_change_nothing(monkeypatch):
             pool.map(abs, range(8))
             pace = time.monotonic() - began  # a busy machine is slow, and that is not what is looked for
             pool.limit = 2 + 5 * pace
-            for name, value in dict(START=5 + 10 * pace, STARTS=1000).items(): monkeypatch.setattr(sim, name, value)
+            for name, value in dict(START=5 + 10 * pace, STARTS=1000).items(): monkeypatch.setattr(pools, name, value)
             found, killer = threads.submit(pool.map, played, jobs), threads.submit(harm, pool, done, rng)
             try: assert found.result(timeout=900) == expected
             finally:
@@ -480,7 +482,7 @@ def test_killed_and_stopped_workers_change_nothing(monkeypatch):
 
 
 PARENT = """import pathlib, sys, threading, time
-from thinkact_nb.sim import SimPool
+from thinkact_nb.pool import SimPool
 if __name__ == "__main__":
     folder, job = sys.argv[1:]
     pool, jobs = SimPool(2), [f"open({folder!r} + '/{i}.begun', 'w').close() or {job}" for i in range(2)]
@@ -511,6 +513,6 @@ def test_no_worker_outlives_its_parent(tmp_path, job):
 
 def test_a_pool_that_is_never_closed_does_not_keep_its_process(tmp_path):
     "Guard: a script that forgets `with` ends when it is done."
-    (script := tmp_path/'script.py').write_text('from thinkact_nb.sim import SimPool\nif __name__ == "__main__": print(SimPool(2).map(abs, [-1, -2]))')
+    (script := tmp_path/'script.py').write_text('from thinkact_nb.pool import SimPool\nif __name__ == "__main__": print(SimPool(2).map(abs, [-1, -2]))')
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | dict(PYTHONPATH=str(Path(sim.__file__).parents[1])))
     assert (done.returncode, done.stdout) == (0, '[1, 2]\n'), done.stderr

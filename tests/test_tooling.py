@@ -283,6 +283,26 @@ def test_the_korean_readme_has_the_same_commands_and_links():
     for same in (blocks, commands, notebooks): assert same(english) == same(korean) and same(english)
 
 
+def pages():
+    "What each page exports and what it imports of the package, in the order of the files: (page, module, [(module, name)])"
+    for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
+        cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+        module = next((m[1] for s in cells for m in [re.search(r'default_exp (\w+)', s)] if m), None)
+        tree = ast.parse('\n'.join(s for s in cells if s.startswith('#| export')))
+        found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').split('.')[0] == 'thinkact_nb']
+        named = [(n.module.partition('.')[2], a.name) for n in found for a in n.names]
+        yield path.stem, module, [(of or name, name) for of, name in named if of or name != '__version__']
+
+
+def test_a_page_imports_only_pages_before_it():
+    "Guard: the pages are read in the order of the files, so what a page takes must have been shown."
+    seen, late = set(), []
+    for page, module, imported in pages():
+        late += [f'{page} imports {name} of {of}' for of, name in imported if of not in seen]
+        seen.add(module)
+    assert not late and {'env', 'store', 'sim', 'cli'} <= seen
+
+
 def bound(tree):
     "Names that a cell binds in the notebook's namespace, imports left out."
     inner = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 import hub as loopback
 from test_hub import BEGIN, good, hub, python
-from thinkact_nb import env
-from thinkact_nb.env import PROFILES, SHIPPED, Store, UserError, get_profile
+from thinkact_nb.env import PROFILES, UserError, get_profile
+from thinkact_nb.store import SHIPPED, Store, damage, disk_fault, foreign, read_seal, write_json
 
 TINY = asdict(PROFILES['tiny'])
 
@@ -106,8 +106,8 @@ def test_a_manifest_of_any_shape_is_one_line(tmp_path, manifest):
     (folder := store.run/'sft/checkpoints/checkpoint-9').mkdir(parents=True)
     (folder/'manifest.json').write_bytes(manifest)
     (folder/'work.json').write_text('{}')
-    assert env.read_seal(folder) is None
-    assert '\n' not in env.damage(folder) and 'manifest.json' in env.damage(folder)
+    assert read_seal(folder) is None
+    assert '\n' not in damage(folder) and 'manifest.json' in damage(folder)
     assert store.checkpoint('sft') is None and store.checkpoints('sft') == []
     assert (folder.with_name('damaged-checkpoint-9')/'work.json').exists()
 
@@ -242,8 +242,8 @@ def test_what_this_project_writes_is_what_it_takes(tmp_path):
     small = replace(get_profile('tiny'), lora_rank=4)
     base = model.load_base(small)
     get_peft_model(base, model.lora_config(small)).save_pretrained(tmp_path)
-    assert env.foreign(tmp_path, small) is None
-    assert 'adapts' in env.foreign(tmp_path, get_profile('t4'))
+    assert foreign(tmp_path, small) is None
+    assert 'adapts' in foreign(tmp_path, get_profile('t4'))
 
 
 LIMIT = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n'
@@ -269,9 +269,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     "Guard: costs.json was opened, emptied, and then written."
     (file := tmp_path/'costs.json').write_text('{"sft": 1}')
     (tmp_path/'.part-costs.json').symlink_to('/dev/full')
-    with pytest.raises(OSError) as full: env.write_json(file, dict(sft=2))
-    assert file.read_text() == '{"sft": 1}' and 'No space left on device' in env.disk_fault(full.value)
-    env.write_json(file, dict(sft=2))
+    with pytest.raises(OSError) as full: write_json(file, dict(sft=2))
+    assert file.read_text() == '{"sft": 1}' and 'No space left on device' in disk_fault(full.value)
+    write_json(file, dict(sft=2))
     assert json.loads(file.read_text()) == dict(sft=2) and [f.name for f in tmp_path.iterdir()] == ['costs.json']
 
 
@@ -281,7 +281,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (store.run/'sft').write_text('a file where a folder should be')
     for work in (store.path, store.begin):
         with pytest.raises(UserError, match='cannot use .*sft'): work('sft')
-    code = f'import os; os.setgid(65534); os.setuid(65534)\nfrom pathlib import Path\nfrom thinkact_nb.env import *\ntry: Store({str(tmp_path/"other")!r}, get_profile("tiny"))\nexcept UserError as e: print(e)'
+    code = f'import os; os.setgid(65534); os.setuid(65534)\nfrom pathlib import Path\nfrom thinkact_nb.env import *\nfrom thinkact_nb.store import *\ntry: Store({str(tmp_path/"other")!r}, get_profile("tiny"))\nexcept UserError as e: print(e)'
     if os.getuid(): pytest.skip('only root can become somebody else')
     tmp_path.chmod(0o755)
     done = subprocess.run([sys.executable, '-c', 'import sys, thinkact_nb.env\n' + code], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, capture_output=True, cwd='/')

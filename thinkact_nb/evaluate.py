@@ -19,9 +19,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
-from .env import ADAPTER, SEAL, Store, UserError, check_name, disk_fault, foreign, read_parquet, whole
 from . import __version__
-from .sim import INNER, Program, Scene, SimPool, Step, loc_text, make_scene, to_bins
+from .env import UserError, check_name
+from .store import ADAPTER, SEAL, Store, disk_fault, foreign, read_parquet, whole
+from .sim import INNER, Program, Scene, Step, loc_text, make_scene, to_bins
+from .pool import SimPool
 from .data import claims, expert, render_output, think_of
 from .reward import EPISODE, episode_table, judge, rollout
 
@@ -85,11 +87,17 @@ PROTOCOL = ["decoding", "version"]                        # what must be the sam
 _memory = {}
 
 def _loaded(profile, adapter, weights):
-    "The model in memory if it is the one asked for; else it goes first, since two do not fit a T4."
-    from thinkact_nb.model import free_memory, load_model
-    if (key := (profile, adapter, weights)) not in _memory:
-        _memory.clear(), free_memory()
-        _memory[key] = load_model(profile, adapter)
+    "The model in memory if it is the one asked for. Another adapter goes into the same base; another base comes after the one that goes, since two do not fit a T4."
+    from thinkact_nb.model import exchange_adapter, free_memory, load_model
+    key = (profile, adapter, weights)
+    if key in _memory: return _memory[key]
+    (last, model) = _memory.popitem() if _memory else (None, None)
+    if last and adapter and last[0] == profile and exchange_adapter(model, profile, adapter):
+        _memory[key] = model
+        return model
+    del model
+    free_memory()
+    _memory[key] = load_model(profile, adapter)
     return _memory[key]
 
 def act(

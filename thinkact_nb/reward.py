@@ -10,7 +10,8 @@ __all__ = ['FORCE_SCALE', 'SPEED_LIMIT', 'LONG_THINK', 'EPISODE', 'RewardWeights
 from dataclasses import asdict, dataclass, fields
 import pandas as pd
 from .env import Profile
-from .sim import Outcome, Scene, SimPool, parse_output
+from .sim import Outcome, Scene, parse_output
+from .pool import SimPool
 from .data import grounding
 
 # %% ../nbs/05_reward.ipynb #a624658d

@@ -9,7 +9,8 @@ __all__ = ['RayPool', 'simulator_cores']
 import os
 import ray
 from ray import exceptions
-from .sim import START, Lost, SimPool, renderer
+from .sim import renderer
+from .pool import START, Lost, SimPool
 
 # %% ../nbs/10_scale.ipynb #560203f9
 _LOST = (exceptions.GetTimeoutError, exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.ObjectLostError,

@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from transformers import TrainerCallback
-from .env import SPLITS, Profile, Store, UserError, check_name, seal, write_json
-from .sim import SimPool
-from .data import spread
+from .env import SPLITS, Profile, UserError, check_name
+from .store import Store, seal, write_json
+from .tasks import spread
+from .pool import SimPool
 from .reward import RewardWeights
 from .evaluate import act, compare, rates
 

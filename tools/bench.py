@@ -49,7 +49,8 @@ def peer(episodes=6):
 
 
 def simulator():
-    from thinkact_nb.sim import TASKS, World, make_scene, solve
+    from thinkact_nb.sim import World, make_scene, solve
+    from thinkact_nb.tasks import TASKS
     world = World()
     tell('image of 128 px', 1000*seconds(world.reset(make_scene('put_on', 'L0', 0)).render, 50), 'ms', 4.)
     def expert(task, n=25):
@@ -88,7 +89,8 @@ def physics_share(world, n=40):
 
 
 def pools(n=200):
-    from thinkact_nb.sim import SimPool, make_scene, run_episode, solve
+    from thinkact_nb.sim import make_scene, solve
+    from thinkact_nb.pool import SimPool, run_episode
     jobs = [(s := make_scene('put_on', 'L0', seed), solve(s)) for seed in range(n)]
     rates = {}
     for workers in (1, 2):
@@ -121,9 +123,10 @@ def training(steps=12):
     import torch
     from transformers import EarlyStoppingCallback, TrainerCallback
     from thinkact_nb.data import make_dataset
-    from thinkact_nb.env import Store, get_profile, read_seal
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.store import Store, read_seal
     from thinkact_nb.sft import Checkpoints, make_trainer
-    from thinkact_nb.sim import SimPool
+    from thinkact_nb.pool import SimPool
     class Clock(TrainerCallback):
         def __init__(self): self.times = []
         def on_step_begin(self, *args, **kwargs): self.start = time.perf_counter()
@@ -160,10 +163,11 @@ def reinforcement(updates=4):
     from pathlib import Path
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOTrainer
-    from thinkact_nb.env import Store, get_profile
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.store import Store
     from thinkact_nb.model import load_model
     from thinkact_nb.ppo import log_rows, rl_trainer
-    from thinkact_nb.sim import SimPool
+    from thinkact_nb.pool import SimPool
     class Clock(TrainerCallback):
         def __init__(self): self.times = []
         def on_train_begin(self, args, *rest, **kwargs): self.last = time.perf_counter()
@@ -191,10 +195,11 @@ def evaluation(n=300):
     import tempfile
     from pathlib import Path
     from thinkact_nb import model
-    from thinkact_nb.data import spread
-    from thinkact_nb.env import SPLITS, Store, get_profile
+    from thinkact_nb.tasks import spread
+    from thinkact_nb.env import SPLITS, get_profile
+    from thinkact_nb.store import Store
     from thinkact_nb.evaluate import evaluate
-    from thinkact_nb.sim import SimPool
+    from thinkact_nb.pool import SimPool
     store, demo, spent = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny')), Path('runs/demo'), {}
     def clocked(name, f):
         def call(*args, **kwargs):
@@ -221,8 +226,10 @@ def datasets(n=900):
     import tempfile
     from pathlib import Path
     import datasets as _  # noqa: F401, a second that has nothing to do with rows
-    from thinkact_nb.data import make_dataset, spread
-    from thinkact_nb.sim import SimPool, run_episode, solve
+    from thinkact_nb.tasks import spread
+    from thinkact_nb.data import make_dataset
+    from thinkact_nb.sim import solve
+    from thinkact_nb.pool import SimPool, run_episode
     scenes, folder = spread(n), Path(tempfile.mkdtemp())
     with SimPool(2) as pool:
         pool.map(run_episode, [(s, solve(s)) for s in scenes[:18]])
@@ -237,7 +244,7 @@ def datasets(n=900):
 
 def command_line():
     tell('import thinkact_nb.sim', 1000*seconds(run(sys.executable, '-c', 'import thinkact_nb.sim'), 5), 'ms', 700.)
-    tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.report import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
+    tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.cli import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
 
 
 if __name__ == '__main__':

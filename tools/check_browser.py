@@ -69,8 +69,8 @@ def check(tab, page, shots):
 
 
 def playground(tab, shots):
-    "What is wrong with the playground of notebook 01 in JupyterLab, after a click on Run."
-    kernel, port, cell = HERE/'share'/'jupyter'/'kernels'/'thinkact', 18888, 'from thinkact_nb.sim import Playground; Playground().show()'
+    "What is wrong with the playground of notebook 01c in JupyterLab, after a click on Run."
+    kernel, port, cell = HERE/'share'/'jupyter'/'kernels'/'thinkact', 18888, 'from thinkact_nb.pool import Playground; Playground().show()'
     kernel.mkdir(parents=True, exist_ok=True)
     (kernel/'kernel.json').write_text(json.dumps(dict(display_name='thinkact', language='python', argv=[str(Path('.venv/bin/python').absolute()), '-m', 'ipykernel_launcher', '-f', '{connection_file}'])))
     notebook = dict(cells=[dict(cell_type='code', id='a', metadata={}, source=cell, outputs=[], execution_count=None)], metadata=dict(kernelspec=dict(name='thinkact', display_name='thinkact')), nbformat=4, nbformat_minor=5)

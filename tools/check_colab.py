@@ -1,4 +1,4 @@
-"""Every notebook alone, as on Colab: on Python 3.12 with the versions that Colab publishes (tests/colab.txt), each on a machine of its own, which is a
+"""Every notebook alone, as on Colab: on Python 3.13 with the versions that Colab publishes (tests/colab.txt), each on a machine of its own, which is a
 copy of that image, in an empty folder, in a real Jupyter kernel, all cells, in shuffled order, with a Hub on 127.0.0.1. The install cell gets the wheel
 of this checkout instead of GitHub's, and HUB a repository in which a small run was begun; nothing else differs. Then some of them once more on fresh
 machines, which must go on from what was pushed. The table of results goes into CONTRIBUTING.md."""
@@ -28,7 +28,8 @@ HERE, REPOSITORY = ROOT/'.colab', 'tester/robot'
 AGAIN = ('04_sft', '06_ppo', '07_eval')  # what goes on from the Hub on a second machine
 BEGIN = """import sys
 from dataclasses import replace
-from thinkact_nb.env import Store, get_profile
+from thinkact_nb.env import get_profile
+from thinkact_nb.store import Store
 small = replace(get_profile("tiny"), demonstrations=45, sft_epochs=1, rl_updates=1, rl_batch=18, rl_micro_batch=9, eval_scenes=9, max_new_tokens=48)
 Store(sys.argv[1], small, sys.argv[2]).finish()"""
 EXECUTE = """import json, sys, nbformat
@@ -102,7 +103,7 @@ def table(rows, python, packages):
 
 def main(
     names: tyro.conf.Positional[tuple[str, ...]] = (),  # notebooks without .ipynb; none: all
-    python: str = 'python3.12',      # for the image
+    python: str = 'python3.13',      # for the image
     seed: int = 0,                   # of the order
     write: Annotated[bool, tyro.conf.arg(help='put the table into CONTRIBUTING.md')] = False,
 ):

@@ -10,7 +10,8 @@ import numpy as np
 
 def write(folder):
     from thinkact_nb.data import make_dataset, to_lerobot
-    from thinkact_nb.sim import SimPool, make_scene, parse_output, record_episode
+    from thinkact_nb.sim import make_scene, parse_output
+    from thinkact_nb.pool import SimPool, record_episode
     rows = make_dataset(9, folder/'demonstrations', SimPool(0))
     to_lerobot(rows, folder/'export', SimPool(0))
     seen = [record_episode((make_scene(r['task'], r['level'], r['seed']), parse_output(r['output']).program, 128)) for r in rows]

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 import tyro
 from transformers import AutoModelForImageTextToText
-from thinkact_nb.data import spread
+from thinkact_nb.tasks import spread
 from thinkact_nb.env import SPLITS, get_profile
 from thinkact_nb.model import STANDIN, load_base, load_processor, write
-from thinkact_nb.sim import COLOURS, SIZES, draw_scene, to_bins
+from thinkact_nb.sim import COLOURS, SIZES, to_bins
+from thinkact_nb.pool import draw_scene
 
 NAME = rf"({'|'.join(COLOURS)}) ({'|'.join(SIZES)})"
 LOC = r"<loc(\d\d)><loc(\d\d)>"

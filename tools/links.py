@@ -13,7 +13,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave
     %pip install -q --no-deps "git+https://github.com/{user}/{repo}@{branch}"
     from thinkact_nb.colab import install; install()'''
 RUN = '''#| eval: false
-from thinkact_nb.env import Store
+from thinkact_nb.store import Store
 RUN, HUB, RETRAIN = "run", "", False  # a folder; "name/robot" of yours on the Hub, to push to and take from; True makes again what is there
 store = Store(RUN, hub=HUB, shipped=True)'''
 SHARED = {'%pip install': INSTALL, 'RUN, HUB, RETRAIN =': RUN}  # what marks a cell, what it should be
@@ -51,7 +51,7 @@ def problems(cfg, write):
         text, name = path.read_text(encoding='utf-8'), path.relative_to(cfg.config_path).as_posix()
         mended, installs = rewritten(text, found.groups(), new), 1
         if path.suffix == '.ipynb': mended, installs = with_shared(mended, cfg)
-        if re.match(r'\d\d_', path.name):
+        if re.match(r'\d\d[a-z]?_', path.name):
             if not re.search(badge + path.name, text): out.append(f'{name}: no Colab badge of its own')
             if installs != 1: out.append(f'{name}: {installs} install cells; it should have one')
         if mended == text: continue

@@ -9,12 +9,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 import pandas as pd, torch, tyro
-from thinkact_nb.env import PROFILES, SHIPPED, SPLITS, Store, kept
-from thinkact_nb.data import make_dataset, spread
+from thinkact_nb.env import PROFILES, SPLITS
+from thinkact_nb.store import SHIPPED, Store, kept
+from thinkact_nb.tasks import spread
+from thinkact_nb.data import make_dataset
 from thinkact_nb.evaluate import THINKS, evaluate, intervene, transplant
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.sft import train_sft
-from thinkact_nb.sim import TASKS, SimPool
+from thinkact_nb.tasks import TASKS
+from thinkact_nb.pool import SimPool
 
 SEEDS, LEVELS, SCENES, ENDS = (0, 1, 2), ("L0", "L1", "L2", "L3"), 306, 8  # ENDS: updates at either end of which the swaps are kept
 

@@ -31,7 +31,8 @@ from widen_standin import widen
 from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.model import SKIP
-from thinkact_nb.sim import BINS, COLOURS, SIZES, TASKS, World
+from thinkact_nb.sim import BINS, COLOURS, World
+from thinkact_nb.tasks import TASKS
 
 VOCABULARY, SOFT_TOKENS, PIXELS, LAYERS, HEAD = 1152, 64, 128, 4, 32
 WIDTH = 192         # a multiple of 64: a block of NF4 is 64 weights of one row, and bitsandbytes' CPU path reads any other width wrongly
@@ -39,6 +40,7 @@ ARCHITECTURE = [["er_r1_k3_s2_e2_c32"], ["er_r1_k3_s2_e2_c64"], ["er_r1_k3_s2_e2
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<start_of_image>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_audio>"]
 TEMPLATE = """{{ bos_token }}{%- for message in messages -%}{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' }}{%- if message['content'] is string -%}{{ message['content'] | trim }}{%- else -%}{%- for item in message['content'] -%}{%- if item['type'] == 'image' -%}{{ '<image_soft_token>' }}{%- elif item['type'] == 'text' -%}{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<end_of_turn>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"""
 CROWDS = (1, 2, 8, 6)  # the most things on a table, in each set of tables; in the last all colours differ
+KINDS = ("block", "cylinder", "pad", "wall")  # what lies on the tables
 READY = .75         # share of first coordinates within two bins at which the next lesson begins
 EASY = ("where", "list_all", "list_kind")
 
@@ -162,17 +164,22 @@ def cells_of(scenes):
         for body in scene.bodies:
             u, v = pixel_of(body)
             cell = int(np.clip(v // 16, 0, 7)) * 8 + int(np.clip(u // 16, 0, 7))
-            kinds[i, cell] = 1 + list(SIZES).index(body.kind)
+            kinds[i, cell] = 1 + KINDS.index(body.kind)
             colours[i, cell] = list(COLOURS).index(body.colour)
             offsets[i, cell] = (u % 16) / 16 - .5, (v % 16) / 16 - .5
     return kinds, colours, offsets
 
 
 class VisionStage:
-    "Teach tower and projection to say, for each cell, what is in it and where."
-    def __init__(self, model, run):
+    """Teach tower and projection to say, for each cell, what is in it and where. Kinds and colours are said in the language model's own words: a feature
+    must point the way the row of its word does, so that attention finds a thing by its name with almost nothing left to learn."""
+    def __init__(self, model, run, tokenizer):
         self.model, self.run = model, run
-        self.sizes = (len(SIZES) + 1, len(COLOURS), 2, 2)
+        rows = model.get_input_embeddings().weight.detach()
+        words = tokenizer.convert_tokens_to_ids([f"\u0120{word}" for word in [*KINDS, *COLOURS]])  # the pieces begin with a space
+        assert tokenizer.unk_token_id not in words, "a kind or a colour is more than one piece"
+        self.words = F.normalize(rows[words], dim=-1)
+        self.sizes = (1, 2, 2)
         self.head = nn.Linear(WIDTH, sum(self.sizes))
         self.parameters = [*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, 1e-3)
@@ -187,9 +194,11 @@ class VisionStage:
         kind, colour, offset = (torch.tensor(c[pick]) for c in self.cells)
         with torch.autocast("cpu", torch.bfloat16):
             features = self.model.model.get_image_features(self.run.images(pick), return_dict=True).pooler_output.float()
-        kinds, colours, offsets, cells = self.head(features).split(self.sizes, -1)
+        nothing, offsets, cells = self.head(features).split(self.sizes, -1)
+        kinds, colours = (features @ self.words.T).split((len(KINDS), len(COLOURS)), -1)
+        kinds = torch.cat([nothing, kinds], -1)
         there = kind > 0
-        loss = F.cross_entropy(kinds.transpose(1, 2), kind, weight=torch.tensor([.2] + [1.] * len(SIZES)))
+        loss = F.cross_entropy(kinds.transpose(1, 2), kind, weight=torch.tensor([.2] + [1.] * len(KINDS)))
         loss = loss + .5 * F.cross_entropy(colours[there], colour[there])
         loss = loss + 4 * (offsets - offset)[there].pow(2).sum(-1).mean() + (cells - self.where).pow(2).mean()
         loss = loss + features.mean((0, 1)).pow(2).mean()  # a component shared by all features would drown what differs
@@ -444,7 +453,7 @@ def main(settings: Settings):
         return {k: table[k] for k in ("coordinates_within_1", "found", "twins", "list_right")}
 
     if not settings.start and not (settings.work / "CaptionStage.pt").exists():
-        run.train(model, VisionStage(model, run), settings.vision_steps, dict)
+        run.train(model, VisionStage(model, run, processor.tokenizer), settings.vision_steps, dict)
     stage = CaptionStage(model, run, processor)
     stage.lesson = len(stage.lessons) - 1 if settings.start else 0
     run.train(model, stage, settings.caption_steps, measure)

@@ -13,10 +13,13 @@ from pathlib import Path
 import torch
 import tyro
 from thinkact_nb.data import claims, make_dataset
-from thinkact_nb.env import PROFILES, SPLITS, Store
+from thinkact_nb.env import PROFILES, SPLITS
+from thinkact_nb.store import Store
 from thinkact_nb.model import load_model, load_processor
 from thinkact_nb.sft import Validation, train_sft
-from thinkact_nb.sim import TASKS, SimPool, parse_output
+from thinkact_nb.sim import parse_output
+from thinkact_nb.tasks import TASKS
+from thinkact_nb.pool import SimPool
 
 RATES = (1e-3, 2e-3, 5e-3, 1e-2)
 

@@ -131,24 +131,25 @@ def small():
 
 def patient():
     "Workers and requests are tried as often as they are harmed here, and between two tries nobody waits for long."
-    from thinkact_nb import env, ppo, sim
+    from thinkact_nb import pool, ppo, store
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
-    env.Hub.tries, env.Hub.longest, ppo.SAVE_EVERY, sim.STARTS = 40, .05, 1, 100
+    store.Hub.tries, store.Hub.longest, ppo.SAVE_EVERY, pool.STARTS = 40, .05, 1, 100
 
 
 def work(job, run, repo):
     "What a user would run, at a tiny size."
     from thinkact_nb import data, evaluate, ppo, sft
-    from thinkact_nb.env import Store
-    from thinkact_nb.sim import SimPool
+    from thinkact_nb.pool import SimPool
+    from thinkact_nb.store import Store
+    from thinkact_nb.tasks import spread
     store = Store(run, small(), repo, shipped=job != 'sft')
     with SimPool(1, attempts=100) as pool:
         if job == 'sft':
             if not store.has('data'): data.make_dataset(18, store.begin('data'), pool), store.push('data')
             sft.train_sft(store, 0, True, steps=12, every=2, validation=2)
         if job == 'ppo': ppo.train_rl(store, pool, resume=True, updates=4)
-        if job == 'eval': evaluate.evaluate(store, ['expert', 'random', 'sft'], data.spread(18, seed=30_000_000), pool, resume=True)
+        if job == 'eval': evaluate.evaluate(store, ['expert', 'random', 'sft'], spread(18, seed=30_000_000), pool, resume=True)
     store.finish()
 
 

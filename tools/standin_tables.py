@@ -6,11 +6,11 @@ import itertools
 import re
 import numpy as np
 from thinkact_nb.data import ENGLISH, centimetres, counted, mention, think_of
-from thinkact_nb.sim import (BINS, CLEARANCE, KNOWN, MOVABLE, NEW, OUTER, RELATIONS, SKILLS, Body, Scene, Table, loc_text, make_scene, pad_distances,
-                             solve)
+from thinkact_nb.sim import (BINS, CLEARANCE, KNOWN, MOVABLE, NEW, OUTER, SKILLS, Body, Scene, Table, loc_text,
+                             make_scene, solve)
+from thinkact_nb.tasks import RELATIONS, pad_distances
 
 LANGUAGE = ["<think>", "</think>", "<action>", "</action>", *SKILLS, *(f"<loc{i:02d}>" for i in range(BINS))]
-LEVEL_APART = .01   # metres: of two things closer than this in y, either may come first in a list
 BESIDE = .11        # metres from a thing to the room beside it
 ONE_NEAREST = .03   # metres by which the nearest thing must be nearer than the next
 
@@ -77,8 +77,8 @@ class Asker:
         return " ".join(self.say("seen", **mention(b)) for b in bodies)
 
     def in_order(self, bodies):
-        "From left to right; near ties either way, so that no list is wrong for a difference that nobody sees."
-        return sorted(bodies, key=lambda b: b.y + self.rng.uniform(-LEVEL_APART, LEVEL_APART))
+        "By colour, then by kind: who comes next follows from what was said, and a name is what the model looks things up by."
+        return sorted(bodies, key=lambda b: b.rank)
 
     def where(self):
         asked = self.pick(self.alone, int(self.rng.integers(1, 4)))

@@ -1,14 +1,18 @@
 """How PyTorch's threads should wait for one another: a training step of the stand-in, alone and beside busy processes.
 
-    python tools/wait_policy.py          # a minute or two for each of the nine cells on two cores
+    python tools/wait_policy.py                                               # 13 minutes on two cores
+    python tools/wait_policy.py --out thinkact_nb/tables/wait_policy.json     # the table of 00_env
 
-Each cell is a process of its own, since the policy counts only if it is set before torch is imported."""
+Each cell is a process of its own, since the policy counts only if it is set before torch is imported. The machine must be idle otherwise."""
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
+import tyro
 
 POLICIES = {"default": {}, "short spin": dict(GOMP_SPINCOUNT="10000"), "passive": dict(OMP_WAIT_POLICY="PASSIVE"),
             "one thread": dict(OMP_NUM_THREADS="1")}
@@ -18,7 +22,8 @@ SECONDS = 20
 STEP = """
 import os, sys, time
 import numpy as np, torch
-from thinkact_nb.data import expert, spread
+from thinkact_nb.tasks import spread
+from thinkact_nb.data import expert
 from thinkact_nb.env import get_profile
 from thinkact_nb.model import load_model, load_processor, chat
 from PIL import Image
@@ -64,9 +69,22 @@ def rate(policy, busy):
     return float(done.stdout.split()[-1])
 
 
-if __name__ == "__main__":
+@dataclass
+class Settings:
+    "Where the table goes."
+    out: Path | None = None
+
+
+def main(settings: Settings):
     start, table = time.time(), {}
     for policy in POLICIES:
-        table[policy] = {f"{busy} per core": round(rate(policy, busy), 3) for busy in BUSY}
+        table[policy] = {str(busy): round(rate(policy, busy), 3) for busy in BUSY}
         print(policy, json.dumps(table[policy]), flush=True)
-    print(json.dumps(table), f"{time.time() - start:.0f} s, {os.cpu_count()} cores")
+    result = dict(steps_per_second=table, cores=os.cpu_count(), seconds=round(time.time() - start))
+    print(json.dumps(result))
+    if settings.out:
+        settings.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
