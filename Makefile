@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gpu-check export test mutants test-lerobot test-browser test-space test-colab release-check site space bench notebooks standin standin-check clean
+.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-space test-colab release-check site space bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -54,6 +54,9 @@ test: $(READY) ## notebooks and package in step, README, site and its links, not
 
 mutants: $(READY) ## a line of science code changed at a time: would a test notice? Up to half an hour; ARGS="--only NAME" or --resume
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+soak: $(READY) ## an hour of bad luck on this machine: what is killed, cut or failed may lose nothing and change no bit; ARGS="--minutes 60"
+	$(BIN)/python tools/soak.py --write $(ARGS)
 
 test-lerobot: $(READY) ## an export to LeRobot, read by the lerobot library in an environment of its own
 	rm -rf .lerobot/data && mkdir -p .lerobot/data
@@ -114,5 +117,5 @@ standin-check: $(READY) ## what the stand-in sees: 500 tables it never saw, in f
 	$(BIN)/python tools/check_standin.py
 
 clean: ## take away what was built; .venv and runs stay
-	rm -rf _docs _proc .lerobot .browser .space .release .colab build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	rm -rf _docs _proc .lerobot .browser .space .release .colab .soak build dist *.egg-info .pytest_cache nbs/nbdev.yml
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

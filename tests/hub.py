@@ -61,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "cut request":
             self.rfile.read(min(10, int(self.headers.get("Content-Length") or 0)))
             self.close_connection = True
+            hub.log.append((self.command, self.path, fault))
             return self.connection.shutdown(socket.SHUT_RDWR)
         raw, headers = self.body(), {}
         try:

@@ -342,6 +342,33 @@ def test_head_gives_what_trl_gives(adapted, batch):
     torch.testing.assert_close(adapted(**batch).loss, fuse_loss)
 
 
+@trl_1_16
+def test_what_cannot_be_sampled_is_left_out_where_texts_are_sampled(adapted, batch):
+    "Guard: log-probabilities and entropies of PPO's policy and reference counted ids that generation suppresses; SFT's loss counts all."
+    from trl.trainer import grpo_trainer, sft_trainer
+    base, labels, hot = adapted.get_base_model(), batch['labels'][:, 1:].numpy(), 5.  # so hot that every id has a share
+    with torch.no_grad(): logits = adapted(**batch).logits[:, :-1].numpy().astype(float)
+    def by_hand(kept, temperature):
+        scores = logits[..., kept] / temperature
+        p = np.exp(scores - scores.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        chosen = p.reshape(-1, len(kept))[np.arange(labels.size), np.searchsorted(kept, labels.clip(min=0).ravel())]
+        return np.log(chosen).reshape(labels.shape), -(p * np.log(p)).sum(-1)
+    every = np.arange(logits.shape[-1])
+    heads = {grpo_trainer: np.setdiff1d(every, m.forbidden(base.config)), sft_trainer: every}
+    assert 0 < len(heads[grpo_trainer]) < len(every)
+    forward = base.forward
+    for trainer, kept in heads.items():
+        base.forward = forward
+        trainer.add_fused_lm_head(base, temperature=hot)
+        out = base(**batch, fused_lm_head=True)
+        for found, wanted in zip((out.log_probs, out.entropy), by_hand(kept, hot)):
+            np.testing.assert_allclose(found.detach().numpy()[labels >= 0], wanted[labels >= 0], rtol=1e-4, atol=1e-4)
+        out.log_probs.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in adapted.parameters())
+    assert np.abs(by_hand(heads[grpo_trainer], hot)[0] - by_hand(every, hot)[0])[labels >= 0].min() > .01
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16'])
 def test_saved_and_loaded_to_the_bit(profile, batch, dtype, tmp_path):
     "Guard: rows are trained, saved and loaded in float32, whatever the table is."
@@ -500,12 +527,27 @@ def test_adapter_that_is_not_there(profile, tmp_path):
     with pytest.raises(UserError, match='cannot load .*none'): m.load_model(profile, str(tmp_path/'none'))
 
 
+@pytest.mark.parametrize('change, said', [({}, None), (dict(target_modules='(([a-z._0-9]+)+)+!'), "not this project's"), (dict(base_model_name_or_path='evil/standin'), 'adapts evil/standin')], ids=['ours', 'regex', 'base'])
+def test_an_adapter_from_the_hub_is_looked_at_before_peft_reads_it(profile, tmp_path, monkeypatch, change, said):
+    "Guard: what a repository's adapter_config.json said was done, a regular expression that never ends included."
+    import huggingface_hub
+    m.load_model(profile, trainable=True).save_pretrained(tmp_path)
+    config = json.loads((tmp_path/'adapter_config.json').read_text())
+    (tmp_path/'adapter_config.json').write_text(json.dumps(config | change))
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda repo, **_: str(tmp_path) if repo == 'me/adapter' else 1/0)
+    if not said: return m.load_model(profile, 'me/adapter')
+    def read(*args, **kwargs): raise AssertionError('PEFT has read it')
+    monkeypatch.setattr(m.PeftModel, 'from_pretrained', read)
+    with pytest.raises(UserError, match=said): m.load_model(profile, 'me/adapter')
+
+
 # sums
 
 def test_adapter_of_another_base_or_vocabulary_is_refused(profile, tmp_path):
     m.load_model(profile, trainable=True).save_pretrained(tmp_path)
     config = json.loads((tmp_path/'adapter_config.json').read_text())
-    for change, said in ((dict(base_model_name_or_path='google/gemma-3n-E2B-it'), 'adapts google/gemma-3n-E2B-it'), (dict(trainable_token_indices=dict(embed_tokens=[8, 9])), 'another vocabulary'), (dict(trainable_token_indices=None), 'another vocabulary')):
+    for change, said in ((dict(base_model_name_or_path='google/gemma-3n-E2B-it'), 'adapts google/gemma-3n-E2B-it'), (dict(trainable_token_indices=dict(embed_tokens=[8, 9])), 'another vocabulary'), (dict(trainable_token_indices=None), 'trainable_token_indices is nothing'),
+                         (dict(auto_mapping=dict(base_model_class='x', parent_library='os')), 'is not this project')):
         (tmp_path/'adapter_config.json').write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said): m.load_model(profile, tmp_path)
     (tmp_path/'adapter_config.json').write_text(json.dumps(config))

@@ -141,6 +141,21 @@ def test_nothing_outside_a_stage_is_removed_or_renamed(tmp_path, where):
     assert all_files(tmp_path) == before and link.is_symlink()
 
 
+def test_beginning_anew_takes_only_the_stage_s_own_checkpoints_away(tmp_path):
+    "Guard: a training that began anew removed checkpoints by itself, without asking where they really are."
+    store = Store(tmp_path/'run', get_profile('tiny'))
+    store.anew('sft')   # nothing there, nothing to do
+    (mine := store.path('sft')/'checkpoints'/'checkpoint-1').mkdir(parents=True)
+    (store.path('sft')/'log.json').write_text('[]')
+    store.anew('sft')
+    assert not mine.parent.exists() and (store.path('sft')/'log.json').exists()
+    (outside := tmp_path/'outside').mkdir()
+    (outside/'thesis.txt').write_text('all of it')
+    mine.parent.symlink_to(outside)
+    with pytest.raises(UserError, match='it was left alone'): store.anew('sft')
+    assert (outside/'thesis.txt').read_text() == 'all of it'
+
+
 def test_a_link_among_the_checkpoints_does_not_stop_a_training(tmp_path, capfd):
     "Guard: an old checkpoint that is a link is said and stays."
     store = Store(tmp_path/'run', get_profile('tiny'))

@@ -31,7 +31,7 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor
                           Gemma4TextConfig, Gemma4VisionConfig, PreTrainedConfig, PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .env import GPU_MEMORY, Profile, UserError, check_name, hardware, quiet
-from .store import PACKAGE, SEAL, damage, read_seal
+from .store import ADAPTER, MODEL, PACKAGE, SEAL, damage, foreign, read_json, read_seal
 from .sim import BINS, SKILLS
 
 # %% ../nbs/03_model.ipynb #12f345ae
@@ -304,16 +304,19 @@ LOGITS = 2**24  # in memory at once
 def fuse_head(
     model,
     temperature:float=1.,
+    sampled:bool=False, # True: leave out what cannot be sampled, the ids of `forbidden`
     **others # of TRL's `add_fused_lm_head`; not needed here
 ):
     "Let `model(..., labels=labels, fused_lm_head=True)` give log-probabilities and entropies of the labels, as TRL's trainers want them."
     from trl.trainer.utils import FusedCausalLMOutput
-    config, whole = model.config.get_text_config(), model.forward
+    config, whole, barred = model.config.get_text_config(), model.forward, forbidden(model.config) if sampled else []
     def score(hidden, label):
         logits, cap = model.get_output_embeddings()(hidden).float(), config.final_logit_softcapping
         if cap: logits = cap * (logits / cap).tanh()
-        log_p = (logits / temperature).log_softmax(-1)
-        return log_p.gather(-1, label[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1), logits.argmax(-1) == label
+        scores = logits / temperature
+        if barred: scores.index_fill_(-1, torch.tensor(barred, device=scores.device), torch.finfo(scores.dtype).min)
+        log_p = scores.log_softmax(-1)
+        return log_p.gather(-1, label[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1), scores.argmax(-1) == label
     @functools.wraps(type(model).forward)
     def forward(self, *args, fused_lm_head=False, labels=None, num_items_in_batch=None, **kwargs):
         if not fused_lm_head: return whole(*args, labels=labels, **kwargs)
@@ -329,8 +332,9 @@ def fuse_head(
 def fuse_heads():
     "Have TRL's trainers use `fuse_head`. Before TRL 1.16 they have another head, which copies the table."
     from trl.trainer import grpo_trainer, sft_trainer
-    for trainer in (grpo_trainer, sft_trainer):
-        if hasattr(trainer, "add_fused_lm_head"): trainer.add_fused_lm_head = fuse_head
+    heads = {sft_trainer: fuse_head, grpo_trainer: functools.partial(fuse_head, sampled=True)}
+    for trainer, head in heads.items():
+        if hasattr(trainer, "add_fused_lm_head"): trainer.add_fused_lm_head = head
 
 # %% ../nbs/03_model.ipynb #464994c0
 def first_rows(
@@ -398,18 +402,26 @@ def check_adapter(
     profile:Profile,
     adapter # a folder
 ):
-    "Raise a `UserError` if an adapter was damaged, or made for another base or vocabulary."
-    if (Path(adapter) / SEAL).exists() and (wrong := damage(adapter)): raise UserError(f"{adapter} {wrong}: train it again, or take another adapter")
-    try: found = json.loads((Path(adapter) / "adapter_config.json").read_text())
-    except ValueError: raise UserError(f"{adapter}/adapter_config.json is not JSON: train it again, or take another adapter")
-    if Path(found.get("base_model_name_or_path") or "").name != Path(model_path(profile)).name:
-        raise UserError(f"{adapter} adapts {found.get('base_model_name_or_path')}, not {profile.model}: use the profile it was trained with")
-    if (made := (read_seal(adapter) or {}).get("base", base := fingerprint(profile))) != base:
-        raise UserError(f"{adapter} was trained on other weights of {profile.model} ({made}, these are {base}): train it again")
-    rows = found.get("trainable_token_indices")
-    if not isinstance(rows, dict) or [*rows.values()] != [word_ids(profile)]: raise UserError(f"{adapter} was trained with another vocabulary than this one: train it again")
+    "Raise a `UserError` if an adapter was damaged, is not one that this project writes, or was made for another base or vocabulary."
+    wrong = damage(adapter) if (Path(adapter) / SEAL).exists() else None
+    wrong = wrong or foreign(adapter, profile)
+    if wrong: raise UserError(f"{adapter} {wrong}: train it again, or take another adapter")
+    base = fingerprint(profile)
+    made = (read_seal(adapter) or {}).get("base", base)
+    if made != base: raise UserError(f"{adapter} was trained on other weights of {profile.model} ({made}, these are {base}): train it again")
+    rows = read_json(Path(adapter) / ADAPTER)["trainable_token_indices"]["embed_tokens"]
+    if rows != word_ids(profile): raise UserError(f"{adapter} was trained with another vocabulary than this one: train it again")
 
 # %% ../nbs/03_model.ipynb #1acc4674
+def _adapter_folder(adapter):
+    "Where an adapter is, fetched from the Hub if it is no folder."
+    if (Path(adapter) / ADAPTER).exists(): return str(adapter)
+    from huggingface_hub import snapshot_download
+    def fetch():
+        if not MODEL.fullmatch(str(adapter)): raise OSError(f"no {ADAPTER} there")
+        return snapshot_download(str(adapter), allow_patterns=[ADAPTER, "adapter_model.safetensors", SEAL])
+    return _fetch(fetch, adapter)
+
 def load_model(
     profile:Profile,
     adapter:str=None,     # folder or Hub repository of an adapter; None: the base alone
@@ -420,8 +432,9 @@ def load_model(
     if trainable: fuse_heads()
     if profile.dtype == "float16": steady(model)
     if adapter:
-        if (Path(adapter) / "adapter_config.json").exists(): check_adapter(profile, adapter)
-        model = _fetch(lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable), adapter)
+        folder = _adapter_folder(adapter)
+        check_adapter(profile, folder)
+        model = _fetch(lambda: PeftModel.from_pretrained(model, folder, is_trainable=trainable), adapter)
     elif trainable:
         model = new_adapter(model, profile)
         model.peft_config["default"].base_model_name_or_path = base_name(profile)

@@ -567,7 +567,7 @@ def train_rl(
         made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.require("sft", "adapter_config.json")), weights=str(trainer.reward_funcs[0].weights),
                     tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))), **{k: getattr(trainer.args, k) for k in ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")})
         trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
-        checkpoint = led(lambda: store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True))
+        checkpoint = led(lambda: store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else store.anew(f"rl/{algo}"))
         if checkpoint: trainer.reward_funcs[0].resume(checkpoint)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     led(lambda: (trainer.model.save_pretrained(folder, selected_adapters=["default"]), trainer.save_head(folder), store.push(f"rl/{algo}", base=made["base"])))

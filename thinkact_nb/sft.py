@@ -19,9 +19,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import safe_globals
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, Stopped, UserError, agreed, led, seed_all
-from .store import RESUMES, Store, sha256
-from .sim import parse_output
-from .tasks import TASKS
+from .store import RESUMES, Store, sha256, whole
+from .sim import TASKS, parse_output
 from .pool import SimPool, run_episode
 from .tasks import spread
 from .data import demonstrate, read_dataset
@@ -220,11 +219,11 @@ def train_sft(
     folder = led(lambda: store.begin(stage))
     made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=settings.get("stream") or sha256(store.run / "data" / "train.parquet")[:12])
     trainer.add_callback(Checkpoints(store, stage, made))
-    checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else shutil.rmtree(folder / "checkpoints", ignore_errors=True))
+    checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "train_runtime" not in entry]).groupby("step", as_index=False).first()
     def keep():
-        (folder / "log.json").write_text(log.to_json(orient="records", indent=0) + "\n")
+        with whole(folder / "log.json") as part: part.write_text(log.to_json(orient="records", indent=0) + "\n")
         trainer.model.save_pretrained(folder)
         best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
         if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)

@@ -84,14 +84,17 @@ LANGUAGES["ko"] = told_in_korean
 def push_to_hub(
     folder,           # of `make_dataset`
     repo:str,         # "user/name" of a dataset; made if it is not there
-    private:bool=True # False: everybody may read it
+    private:bool=True # False: everybody may read it; True refuses a repository that is public
 ) -> str: # its address
-    "Push a dataset with its card. Raises `UserError` if the Hub refuses."
+    "Push a dataset with its card. Raises `UserError` if the Hub refuses, or the repository is public and nobody said that it may be."
     from huggingface_hub import HfApi
     if not (Path(folder) / "train.parquet").exists(): raise UserError(f"no dataset in {folder}: make one first")
     try:
         address = HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        if private and HfApi().repo_info(repo, repo_type="dataset").private is False:
+            raise public_fault(repo, "choose another repository, or say private=False")
         HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", allow_patterns=["README.md", "*.parquet", "*.png"], commit_message="Demonstrations")
+    except UserError: raise
     except Exception as e: raise UserError(f"cannot push to {repo} ({str(e).splitlines()[0]}): log in with `hf auth login`, and name a repository of yours")
     return str(address)
 

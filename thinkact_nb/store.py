@@ -7,7 +7,7 @@ __all__ = ['NUMBER', 'KINDS', 'FULL', 'BARRED', 'DEVICES', 'COMES_FROM_HUB', 'CH
            'SHIPPED', 'MAKES', 'DRIVE', 'CONFIG', 'MODEL', 'ADAPTER', 'VARIES', 'KEEP', 'STATE', 'RESUMES', 'misfit',
            'cause', 'read_json', 'read_parquet', 'disk_fault', 'on_disk', 'whole', 'write_json', 'plain_name',
            'comes_back', 'step_of', 'sha256', 'git_id', 'seal', 'read_seal', 'damage', 'may_pass', 'Contents', 'Hub',
-           'Push', 'connect', 'profile_fault', 'Store', 'foreign', 'kept']
+           'public_fault', 'Push', 'connect', 'profile_fault', 'Store', 'foreign', 'kept']
 
 # %% ../nbs/00b_store.ipynb #50dde540
 import errno, fnmatch, hashlib, importlib.util, json, math, os, re, shutil, subprocess, sys, tempfile, threading
@@ -312,6 +312,13 @@ class Hub:
         return Contents(info.sha, {file.rfilename: file.blob_id for file in info.siblings}, info.private is False)
 
 # %% ../nbs/00b_store.ipynb #cec441df
+def public_fault(
+    repo:str,
+    otherwise:str # what else the user may do than make it private
+) -> UserError:
+    "The error of a repository that everybody can read."
+    return UserError(f"{repo} is public, so everybody could read what is pushed there: make it private in its settings, {otherwise}")
+
 @patch
 def _enter(self:Hub) -> Contents:
     "Make the repository if need be. Raises `UserError` if it is not this user's, or everybody's to read."
@@ -326,9 +333,7 @@ def _enter(self:Hub) -> Contents:
 @patch
 def private(self:Hub, found:Contents) -> Contents:
     "What was found, if it may be pushed to. Raises `UserError` if it is public and nobody said that it may be."
-    if found.public and not self.public:
-        raise UserError(f"{self.repo} is public, so everybody could read what is pushed there: make it private in its "
-                        "settings, choose another --hub, or say --public")
+    if found.public and not self.public: raise public_fault(self.repo, "choose another --hub, or say --public")
     return found
 
 @patch
@@ -748,6 +753,15 @@ def away(self:Store,
         raise UserError(f"{folder} leads to {real}, outside {home}: it was left alone, take the link away")
     if name: folder.rename(folder.with_name(name))
     else: shutil.rmtree(folder)
+
+@patch
+def anew(self:Store,
+    stage:str
+):
+    "Take away the checkpoints of a former training. Raises `UserError` if they are not in the run folder."
+    there = self.run / stage / "checkpoints"
+    with on_disk():
+        if there.exists(): self.away(stage, there)
 
 @patch
 def checkpoints(self:Store,
