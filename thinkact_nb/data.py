@@ -16,9 +16,8 @@ import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError, check_name, say
-from .store import public_fault, write_json
-from .sim import (BIN, COLOURS, LEVELS, MOVABLE, SIZES, Body, Program, Scene, loc_text, make_scene,
-                             parse_output, renderer, solve, to_bins, to_metres)
+from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Program, Scene, loc_text, parse_output, renderer,
+                             solve, to_bins, to_metres)
 from .tasks import RELATIONS, TASKS, pad_distances, spread, stands
 from .pool import SimPool, own_world
 
