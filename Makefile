@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-colab site bench notebooks standin standin-check clean
+.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-space test-colab release-check site space bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -72,6 +72,27 @@ test-browser: $(READY) ## the site and the demo's report in headless Chromium, s
 	$(BIN)/pip install -q ipykernel
 	.browser/bin/python tools/check_browser.py
 
+# the Space in an environment of its own: gradio beside the versions of .venv, whose packages it sees
+.space/.ready: $(READY)
+	test -x .space/bin/pip || $(PYTHON) -m venv .space
+	$(BIN)/pip freeze --exclude-editable | grep -E "^(huggingface[_-]hub|numpy|pandas)==" > .space/constraints.txt
+	.space/bin/pip install -q -c .space/constraints.txt "gradio>=6"
+	for site in .space/lib/python*/site-packages; do realpath $(VENV)/lib/python*/site-packages . > $$site/thinkact.pth; done
+	@touch $@
+
+space: .space/.ready ## the Space of space/ at http://127.0.0.1:7860: choose a scene, edit the think, watch the arm
+	.space/bin/python space/app.py
+
+test-space: .space/.ready ## the same, visited in headless Chromium
+	test -x .browser/bin/pip || $(PYTHON) -m venv .browser
+	.browser/bin/pip install -q playwright brotli matplotlib
+	.browser/bin/python tools/check_space.py .space/bin/python
+
+release-check: ## wheel and sdist, built and installed by pip and uv in clean environments; says how large they are
+	test -x .release/bin/pip || $(PYTHON) -m venv .release
+	.release/bin/pip install -q build uv
+	.release/bin/python tools/check_release.py
+
 # a Python of the version that Colab has
 COLAB_PYTHON ?= python3.13
 test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; half an hour and 12 GB of disk
@@ -87,6 +108,7 @@ bench: $(READY) ## how long things take on this machine, panda-gym beside it if 
 notebooks: $(READY) ## run all notebooks again and keep their outputs
 	$(BIN)/python tools/run_notebooks.py
 	$(BIN)/nbdev_clean
+	$(BIN)/python tools/check_numbers.py
 
 standin: $(READY) ## train the stand-in's weights again: about an hour on two idle cores, killed and called again it goes on
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=1073741824 $(BIN)/python tools/pretrain_standin.py
@@ -95,5 +117,5 @@ standin-check: $(READY) ## what the stand-in sees: 500 tables it never saw, in f
 	$(BIN)/python tools/check_standin.py
 
 clean: ## take away what was built; .venv and runs stay
-	rm -rf _docs _proc .lerobot .browser .colab .soak build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	rm -rf _docs _proc .lerobot .browser .space .release .colab .soak build dist *.egg-info .pytest_cache nbs/nbdev.yml
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -60,6 +60,19 @@ def test_help_of_each_command(command, capsys):
     (['fly'], "unknown command 'fly'"),
     (['--fly'], 'Unrecognized options: --fly'),
     (['eval', '--sceens', '3'], 'thinkact eval --help'),
+    (['eval', '--taks', 'sort'], 'unknown option --taks: did you mean --tasks?'),
+    (['ppo', '--no-vidoe'], 'thinkact ppo --help'),
+    (['data', '--n', '1000000000'], '--n 1000000000: give 1000000 or less'),
+    (['sft', '--set', 'sft_bach=8'], 'did you mean sft_batch?'),
+    (['sft', '--set', 'lam=1'], '--set lam=1: '),
+    (['ppo', '--set', 'lam=1.5'], 'give a number from 0 to 1'),
+    (['ppo', '--set', 'credit_samples=many'], 'give a whole number'),
+    (['data', '--set', 'demonstrations'], 'give KEY=VALUE'),
+    (['data', '--use', 'nowhere.py'], 'no file nowhere.py'),
+    (['sft', '--report-to', 'paper'], "'paper'"),
+    (['data', '--lang', 'fr'], "'fr'"),
+    (['export', '--to', 'lerobot'], '--out'),
+    (['export', '--to', 'files', '--out', 'x', '--arm', 'sft'], '--arm is for --to merged'),
     (['data', '--n', '0'], '--n 0: give 1 or more'),
     (['data', '--n', 'many'], "'many' is not a whole number"),
     (['data', '--n'], 'Missing value'),
@@ -108,6 +121,10 @@ def test_bad_words_in_a_process(tmp_path):
     (['report'], 'run `thinkact eval --run'),
     (['report', '--profile', 't4'], "is a run of profile 'tiny'"),
     (['act', '--task', 'put_on', '--arm', 'sft'], 'run `thinkact sft --run'),
+    (['export', '--to', 'files', '--out', 'made'], 'run `thinkact data --run'),
+    (['export', '--to', 'merged', '--out', 'made'], 'run `thinkact sft --run'),
+    (['export', '--to', 'merged', '--arm', 'expert', '--out', 'made'], 'has no adapter to merge'),
+    (['eval', '--arms', 'expert', '--n', '900000', '--tasks', 'sort', '--seed', '39900000'], 'leave the test split'),
 ], ids=lambda o: ' '.join(o) if isinstance(o, list) else '')
 def test_missing_stages(words, said, run, capfd):
     with pytest.raises(SystemExit) as stop: cli.main([*words, '--run', run])
@@ -177,3 +194,130 @@ def test_l4_is_for_tasks_without_demonstrations(run, capfd):
     refused(subprocess.CompletedProcess('eval', stop.value.code, *capfd.readouterr()), 'show stack')
     cli.main(['eval', '--levels', 'L4', '--tasks', 'swap', '--arms', 'expert', '--n', '2', '--run', run])
     assert '2 of 2 scenes' in capfd.readouterr().out
+
+
+OWN = """
+from thinkact_nb.sim import TASKS, Task
+TASKS['mine'] = Task('put a named block on a named pad', TASKS['put_on'].sample, ('Lay the {block} on the {pad}.', 'The {block} goes on the {pad}.', 'Let the {block} lie on the {pad}.'))
+"""
+WITHOUT_TORCH = """
+import sys
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'transformers', 'peft', 'trl', 'bitsandbytes'): raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Gone())
+from thinkact_nb.cli import main
+main()
+"""
+
+
+def test_version(capsys):
+    cli.main(['--version'])
+    assert capsys.readouterr().out == 'thinkact_nb 0.1.0\n'
+
+
+def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(capsys):
+    "Guard: a name that the trainer does not know would end in its traceback, after the model was loaded."
+    from dataclasses import fields
+    from thinkact_nb.ppo import PPOConfig
+    from trl import SFTConfig
+    assert set(cli.RL_NUMBERS) <= {f.name for f in fields(PPOConfig)} and set(cli.SFT_NUMBERS) <= {f.name for f in fields(SFTConfig)}
+    for command, known in (('ppo', cli.PROFILE_NUMBERS | cli.RL_NUMBERS), ('sft', cli.PROFILE_NUMBERS | cli.SFT_NUMBERS)):
+        with pytest.raises(SystemExit): cli.main([command, '--help'])
+        said = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+        assert all(name in said for name in known)
+    with pytest.raises(SystemExit): cli.main(['eval', '--help'])
+    said = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert all(name in said for name in (*cli.TASK_NAMES, *cli.POLICY_NAMES))
+
+
+def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):
+    "Guard: a sweep whose numbers are dropped on the way compares a policy with itself."
+    from thinkact_nb import ppo, sft
+    Path(run, 'sft').mkdir()
+    Path(run, 'sft', 'adapter_config.json').write_text('{}')
+    asked = {}
+    def trained(store, *args, **settings):
+        asked.update(settings, profile=store.profile)
+        return pd.DataFrame([dict(update=1)])
+    monkeypatch.setattr(Store, 'require', lambda self, stage, file: Path(self.run)/stage)
+    monkeypatch.setattr(ppo, 'train_rl', trained)
+    cli.main(['ppo', '--run', run, '--set', 'lam=0.9', 'rl_learning_rate=0.001,rl_batch=64', '--updates', '2'])
+    assert asked['lam'] == .9 and asked['report_to'] == 'none' and (asked['profile'].rl_learning_rate, asked['profile'].rl_batch) == (.001, 64)
+    noted = json.loads(Path(run, 'costs.json').read_text())['rl/ppo']
+    assert noted['set'] == ['lam=0.9', 'rl_learning_rate=0.001', 'rl_batch=64'] and noted['done'] == '2 updates, 128 episodes'
+    assert json.loads(Path(run, 'config.json').read_text())['profile']['rl_batch'] == 256  # what the run began with
+    asked.clear()
+    def taught(store, *args, **settings):
+        asked.update(settings)
+        return pd.DataFrame([dict(step=1, loss=1., eval_parsed=1., eval_success=1.)]).assign(eval_loss=0.)
+    monkeypatch.setattr(sft, 'train_sft', taught)
+    cli.main(['sft', '--run', run, '--set', 'weight_decay=0.1', '--steps', '3'])
+    assert asked['weight_decay'] == .1 and asked['steps'] == 3
+
+
+def test_a_run_that_begins_keeps_what_was_set(tmp_path, monkeypatch):
+    from thinkact_nb import data
+    monkeypatch.setattr(data, 'make_dataset', lambda n, *args: [0]*n)
+    cli.main(['data', '--profile', 'tiny', '--set', 'demonstrations=3', 'lora_rank=4', '--run', str(tmp_path/'run')])
+    made = json.loads((tmp_path/'run'/'config.json').read_text())['profile']
+    assert (made['demonstrations'], made['lora_rank'], made['name']) == (3, 4, 'tiny')
+    assert json.loads((tmp_path/'run'/'costs.json').read_text())['data']['done'] == '3 demonstrations'
+
+
+def test_policies_without_a_model_need_no_torch(tmp_path):
+    "Guard: the simulator, its expert and its evaluation are of use to who has no torch."
+    done = python(WITHOUT_TORCH, 'act', '--task', 'put_on', '--seed', '7', '--arm', 'expert', '--run', 'run', cwd=tmp_path)
+    assert done.returncode == 0 and 'outcome      success' in done.stdout, done.stderr
+    done = python(WITHOUT_TORCH, 'eval', '--arms', 'expert', 'random', '--n', '2', '--tasks', 'put_on', '--run', 'run', cwd=tmp_path)
+    assert done.returncode == 0 and '2 of 2 scenes' in done.stdout, done.stderr
+    done = python(WITHOUT_TORCH, 'act', '--task', 'put_on', '--seed', '7', cwd=tmp_path)
+    assert done.returncode == 2 and "run `pip install 'thinkact_nb[train]'`" in done.stderr
+
+
+def test_tokens_are_counted_alike_with_torch_and_without():
+    from thinkact_nb import evaluate
+    from thinkact_nb.model import load_processor
+    profile = PROFILES['tiny']
+    whole, light = load_processor(profile).tokenizer, evaluate._tokenizer(profile)
+    for text in ('', 'The red block is at <loc10><loc63>, 12 cm away.', 'pick <loc01><loc02>; place <loc03><loc04>', '<think>é 한국어</think>'):
+        assert light(text, add_special_tokens=False).input_ids == whole(text, add_special_tokens=False).input_ids
+
+
+def test_the_first_command_of_the_readme_needs_no_run(tmp_path):
+    "Guard: without a run `act` stopped, and with demonstrations alone the base that was never taught wrote nothing."
+    done = thinkact('act', '--task', 'put_on', '--seed', '7', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "so the stand-in's that comes with thinkact_nb" in done.stdout + done.stderr
+    assert 'policy       ppo' in done.stdout and 'action       pick' in done.stdout
+
+
+def test_a_task_of_the_users_own_is_made_evaluated_and_acted(tmp_path):
+    "Guard: an own task lived in one process; workers and commands did not know it."
+    (tmp_path/'mine.py').write_text(OWN)
+    for words, said in ((['data', '--n', '3', '--profile', 'tiny'], '3 demonstrations'), (['eval', '--n', '2', '--arms', 'expert'], '2 of 2 scenes')):
+        done = thinkact(*words, '--tasks', 'mine', '--use', 'mine.py', '--run', 'run', cwd=tmp_path)
+        assert done.returncode == 0 and said in done.stdout, done.stderr
+    done = thinkact('act', '--task', 'mine', '--use', 'mine.py', '--arm', 'expert', '--run', 'run', cwd=tmp_path)
+    assert 'outcome      success' in done.stdout, done.stderr
+    refused(thinkact('act', '--task', 'mine', '--arm', 'expert', '--run', 'run', cwd=tmp_path), "unknown task 'mine'")
+    (tmp_path/'mine.py').write_text('import nothing_like_it')
+    refused(thinkact('data', '--use', 'mine.py', cwd=tmp_path), 'mine.py cannot be run (ModuleNotFoundError')
+
+
+def test_exports(tmp_path):
+    "Guard: what other programs read."
+    made = thinkact('data', '--n', '2', '--profile', 'tiny', '--tasks', 'put_on', '--lang', 'ko', '--run', 'run', cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert thinkact('export', '--to', 'files', '--out', 'files', '--run', 'run', cwd=tmp_path).returncode == 0
+    lines = (tmp_path/'files'/'demonstrations.jsonl').read_text().splitlines()
+    assert len(lines) == 2 and any('가' <= c <= '힣' for c in json.loads(lines[0])['instruction'])
+    assert '2 demonstrations' in thinkact('export', '--to', 'lerobot', '--out', 'lerobot', '--run', 'run', cwd=tmp_path).stdout
+    assert (tmp_path/'lerobot'/'meta'/'info.json').exists()
+    refused(thinkact('export', '--to', 'files', '--out', 'files', '--run', 'run', cwd=tmp_path), 'not an empty folder')
+
+
+def test_help_of_flags_reads_right():
+    for command, flag, about in (('sft', '--no-think', 'learn to act without a think'), ('report', '--no-video', 'leave out the film')):
+        said = ' '.join(thinkact(command, '--help').stdout.replace('│', ' ').split())
+        assert f'{flag} {about}' in said

@@ -12,6 +12,7 @@ import pytest
 import torch
 from thinkact_nb import colab, evaluate, model, sim
 from thinkact_nb.env import PROFILES, UserError, get_profile
+from thinkact_nb.pool import SimPool
 from thinkact_nb.store import SHIPPED, Store, damage
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,6 @@ KEPT = '''
 import sys
 from pathlib import Path
 from thinkact_nb import colab
-from thinkact_nb.pool import SimPool
 def build(folder):
     wheel = folder / sys.argv[1]
     wheel.write_bytes(b"built")

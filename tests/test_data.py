@@ -20,6 +20,7 @@ from thinkact_nb import data, sim
 from thinkact_nb.env import UserError
 from thinkact_nb.pool import SimPool
 from thinkact_nb.tasks import TASKS
+from thinkact_nb.share import CAMERA, KOREAN, Noun, to_lerobot
 
 ROOT = Path(__file__).parent.parent
 ROWS, EXAMPLES = int(os.environ.get('ROWS', 180)), int(os.environ.get('EXAMPLES', 3000))
@@ -192,12 +193,12 @@ def test_a_mistaken_observer_is_mistaken_in_one_thing(noise, wrong):
     assert [m[1] for m in believed.moves] == [m[1] for m in scene.moves]
 
 
-def test_wordings(): assert all(len(set(forms)) >= 5 for language in (data.ENGLISH, data.KOREAN) for forms in language.values())
+def test_wordings(): assert all(len(set(forms)) >= 5 for language in (data.ENGLISH, KOREAN) for forms in language.values())
 
 
 def test_a_thing_is_named_before_its_place():
     "Guard: the wordings of 02. What is said first must be what the place can be looked up by."
-    for language in (data.ENGLISH, data.KOREAN):
+    for language in (data.ENGLISH, KOREAN):
         for kind, forms in language.items():
             for form in forms:
                 said, _, after = form.partition('{loc}')
@@ -256,7 +257,7 @@ def test_korean_says_the_same():
             assert sim.parse_output(output).program == sim.solve(scene)
             places = lambda text: sorted(re.findall(PLACE, sim.parse_output(text).think))
             assert places(output) == places(data.expert(scene))
-    assert (f'{data.Noun("블록"):을}', f'{data.Noun("패드"):을}', f'{data.Noun("벽"):과}', f'{data.Noun("오른쪽"):으로}', f'{data.Noun("패드"):으로}') == ('블록을', '패드를', '벽과', '오른쪽으로', '패드로')
+    assert (f'{Noun("블록"):을}', f'{Noun("패드"):을}', f'{Noun("벽"):과}', f'{Noun("오른쪽"):으로}', f'{Noun("패드"):으로}') == ('블록을', '패드를', '벽과', '오른쪽으로', '패드로')
 
 
 def test_mistakes_are_consistent_and_wrong():
@@ -350,24 +351,24 @@ def test_lerobot_export_is_consistent(few, tmp_path):
     "What the lerobot library makes of it: `make test-lerobot`."
     import imageio.v2 as imageio
     rows = few[1].select([0, 6, 8])
-    for name in 'ab': frames = data.to_lerobot(rows, tmp_path/name, SimPool(0))
+    for name in 'ab': frames = to_lerobot(rows, tmp_path/name, SimPool(0))
     files = lambda name: {f.relative_to(tmp_path/name): f.read_bytes() for f in (tmp_path/name).rglob('*') if f.is_file()}
     assert files('a') == files('b')
     info = json.loads((tmp_path/'a/meta/info.json').read_text())
     table = pq.read_table(tmp_path/'a/data/chunk-000/file-000.parquet')
     episodes = pq.read_table(tmp_path/'a/meta/episodes/chunk-000/file-000.parquet').to_pylist()
     assert (info['total_episodes'], info['total_frames'], len(table)) == (3, frames, frames)
-    assert set(info['features']) == set(table.column_names) | {data.CAMERA}
+    assert set(info['features']) == set(table.column_names) | {CAMERA}
     first = 0
     for number, (row, episode) in enumerate(zip(rows, episodes)):
         assert (episode['dataset_from_index'], episode['dataset_to_index']) == (first, first + episode['length'])
         own = table.slice(first, episode['length'])
         assert own['frame_index'].to_pylist() == list(range(len(own))) and set(own['episode_index'].to_pylist()) == {number}
         assert set(own['think'].to_pylist()) == {sim.parse_output(row['output']).think} and episode['tasks'] == [row['instruction']]
-        video = imageio.get_reader(tmp_path/f'a/videos/{data.CAMERA}/chunk-000/file-{number:03d}.mp4')
+        video = imageio.get_reader(tmp_path/f'a/videos/{CAMERA}/chunk-000/file-{number:03d}.mp4')
         assert sum(1 for _ in video) == len(own) and video.get_meta_data()['fps'] == info['fps']
         first += episode['length']
-    with pytest.raises(UserError, match='not empty'): data.to_lerobot(rows, tmp_path/'a', SimPool(0))
+    with pytest.raises(UserError, match='not empty'): to_lerobot(rows, tmp_path/'a', SimPool(0))
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

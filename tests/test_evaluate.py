@@ -1,5 +1,4 @@
 "Statistics against theory, what may not be paired, and the committed tables against physics."
-import html
 import json
 import re
 import warnings
@@ -10,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from markupsafe import escape
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from thinkact_nb import cli, evaluate as ev
+from thinkact_nb import cli, evaluate as ev, think as th
 from thinkact_nb import report, sim
 from thinkact_nb.tasks import spread
 from thinkact_nb.data import expert
@@ -84,9 +84,9 @@ def test_interaction_finds_what_was_put_in_and_nothing_else():
     own, luck = rng.random(200) < .6, rng.random(200) < .6
     same = table(**{'a:own': own, 'b:own': luck, 'a:none': own*(rng.random(200) < .5), 'b:none': luck*(rng.random(200) < .5)})
     more = table(**{'a:own': own, 'b:own': luck, 'a:none': own, 'b:none': luck*0})
-    assert ev.interaction(same, 'a', 'b').p[0] > .05 and ev.interaction(more, 'a', 'b').p_holm[0] < .001
-    assert abs(ev.interaction(more, 'a', 'b').difference[0] - luck.mean()) < 1e-9
-    with pytest.raises(UserError, match='no interventions'): ev.interaction(same, 'a', 'c')
+    assert th.interaction(same, 'a', 'b').p[0] > .05 and th.interaction(more, 'a', 'b').p_holm[0] < .001
+    assert abs(th.interaction(more, 'a', 'b').difference[0] - luck.mean()) < 1e-9
+    with pytest.raises(UserError, match='no interventions'): th.interaction(same, 'a', 'c')
 
 
 def apart(only_a, only_b, both=0, neither=0):
@@ -164,7 +164,7 @@ def test_interventions_are_corrected_by_holm():
     own = [1]*20
     exchanged = {'none': (0, 9), 'random': (0, 7), 'another': (1, 8)}  # scenes that a and b lose
     lost = {f'{arm}:{kind}': [0]*n + [1]*(20 - n) for kind, both in exchanged.items() for arm, n in zip('ab', both)}
-    found = ev.interaction(table(**{'a:own': own, 'b:own': own}, **lost), 'a', 'b').set_index('kind')
+    found = th.interaction(table(**{'a:own': own, 'b:own': own}, **lost), 'a', 'b').set_index('kind')
     assert np.allclose(found.loc['another', ['cost_a', 'cost_b', 'difference']].tolist(), [.05, .4, .35])
     p = sorted(found.p)
     assert p[0] < p[1] < .05 and np.allclose(sorted(found.p_holm), np.maximum.accumulate([3*p[0], 2*p[1], p[2]]))
@@ -181,15 +181,15 @@ def scripted(monkeypatch):
     def act(store, arm, scenes, pool, starts=None, name=None, seed=0):
         asked.append((arm, name, starts))
         return completed(table(**{name: [1]*len(scenes)})).assign(weights=arm)
-    monkeypatch.setattr(ev, 'evaluate', evaluate)
-    monkeypatch.setattr(ev, 'act', act)
+    monkeypatch.setattr(th, 'evaluate', evaluate)
+    monkeypatch.setattr(th, 'act', act)
     return asked
 
 
 def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(monkeypatch, tmp_path):
     "Guard: with the arms exchanged, RL's thinks would be credited with what RL's actions do."
     asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(2, ['put_on'])
-    rows = ev.transplant(store, 'ppo', 'sft', scenes, None)
+    rows = th.transplant(store, 'ppo', 'sft', scenes, None)
     assert asked == [('sft', 'ppo>sft', ['<think>ppo on 0</think><action>', '<think>ppo on 1</think><action>'])]
     kept = pd.read_parquet(store.path('eval')/'interventions.parquet')
     assert rows.arm.unique().tolist() == kept.arm.unique().tolist() == ['ppo>sft']
@@ -199,20 +199,20 @@ def test_an_intervention_puts_in_the_think_of_its_kind(monkeypatch, tmp_path):
     "Guard: own, none, another scene's and the oracle's think go before the same arm's action."
     asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
     kinds = ('own', 'none', 'another', 'first 75 %', 'oracle')
-    for kind in kinds: ev.intervene(store, 'ppo', kind, scenes, None)
+    for kind in kinds: th.intervene(store, 'ppo', kind, scenes, None)
     assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in kinds]
     thinks = [[s.removeprefix('<think>').removesuffix('</think><action>') for s in starts] for *_, starts in asked]
     assert thinks[0] == ['ppo on 0', 'ppo on 1', 'ppo on 2'] and thinks[1] == ['']*3
     assert thinks[2] == ['ppo on 1', 'ppo on 2', 'ppo on 0']
-    assert thinks[3] == ['ppo on']*3 and thinks[4] == [ev.think_in(expert(s)) for s in scenes]
+    assert thinks[3] == ['ppo on']*3 and thinks[4] == [th.think_in(expert(s)) for s in scenes]
 
 
 def test_another_think_is_of_the_same_task():
     "Guard: the next scene's think of the same task; of another task only where there is no other."
     scenes = spread(5, ['put_on', 'stack'])
     thinks = [f'{s.task} {i}' for i, s in enumerate(scenes)]
-    assert [ev.THINKS['another'](thinks, scenes, i) for i in range(5)] == ['put_on 2', 'stack 3', 'put_on 4', 'stack 1', 'put_on 0']
-    assert ev.THINKS['another'](thinks, scenes[:2], 0) == 'stack 1'
+    assert [th.THINKS['another'](thinks, scenes, i) for i in range(5)] == ['put_on 2', 'stack 3', 'put_on 4', 'stack 1', 'put_on 0']
+    assert th.THINKS['another'](thinks, scenes[:2], 0) == 'stack 1'
 
 
 def test_exchanged_entities_exchange_names_and_places():
@@ -223,20 +223,20 @@ def test_exchanged_entities_exchange_names_and_places():
     pad = 'The green pad is at <loc30><loc40>.'
     think = f'The red block is at <loc30><loc20>. At <loc41><loc25> is the blue block. {pad} So I move the red block.'
     other = f'The blue block is at <loc41><loc25>. At <loc30><loc20> is the red block. {pad} So I move the blue block.'
-    assert ev.swap_entities(think, scene) == other
-    assert ev.swap_entities(think, sim.Scene('put_on', 'L0', 0, '', tuple(bodies[::2]), ((0, 1),))) == think
+    assert th.swap_entities(think, scene) == other
+    assert th.swap_entities(think, sim.Scene('put_on', 'L0', 0, '', tuple(bodies[::2]), ((0, 1),))) == think
 
 
 def test_gained_is_what_the_second_arm_alone_solved():
     "Guard: gained and lost exchanged would turn the gallery around."
     rows = apart(1, 2, 1, 1).assign(instruction='', action='', failure='', output='', reward=0., r_success=0., r_safety=0.)
-    assert ev.changed(rows, 'a', 'b').change.tolist() == ['lost', 'gained', 'gained']
+    assert th.changed(rows, 'a', 'b').change.tolist() == ['lost', 'gained', 'gained']
 
 
 def test_a_change_of_thinks_is_the_second_arm_minus_the_first():
     "Guard: on scenes where both make a claim."
     rows = apart(4, 4).assign(think_tokens=[10]*8 + [30]*8, grounding=[.5]*7 + [None] + [.75]*8)
-    said = ev.think_change(rows, 'a', 'b')
+    said = th.think_change(rows, 'a', 'b')
     assert 'length 10 tokens with a and 30 tokens with b (change +20.0 to +20.0)' in said
     assert 'true claims 50 % with a and 75 % with b (change +25.0 to +25.0)' in said
 
@@ -295,9 +295,9 @@ def test_sft_keeps_what_succeeds_most_and_is_surest_of_its_actions(tmp_path, mon
 
 def test_claim_table_counts():
     scenes = spread(6, ['put_on'])
-    rows = table(a=[1]*6).assign(think=[ev.think_in(expert(s)) for s in scenes])
+    rows = table(a=[1]*6).assign(think=[th.think_in(expert(s)) for s in scenes])
     wrong = rows.assign(think=rows.think.str.replace('<loc..><loc..>', '<loc00><loc63>', regex=True), success=False)
-    found = ev.claim_table(pd.concat([rows, wrong])).set_index('kind').loc['place']
+    found = th.claim_table(pd.concat([rows, wrong])).set_index('kind').loc['place']
     assert found.true == .5 and (found.success_if_true, found.success_if_false) == (1, 0)
 
 
@@ -313,7 +313,7 @@ def test_committed_tables_are_what_physics_says(name):
 
 def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path, capsys):
     page, rows = (TABLES.parents[1]/'nbs'/'gallery.html').read_text(), pd.read_parquet(TABLES/'episodes.parquet')
-    cases = ev.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
+    cases = th.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
     expected = [case for change in ('gained', 'lost') for case in cases[cases.change == change].head(10).itertuples()]
     commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
     assert [(task, int(seed)) for _, task, seed in commands] == [(c.task, c.seed) for c in expected] and page.count('<video') == 2*len(expected)
@@ -330,7 +330,7 @@ def test_numbers_of_the_front_page_are_those_of_the_tables():
     seeds = ['ppo', 'ppo seed 1', 'ppo seed 2']
     percent = {arm: f'{rate*100:.0f}' for found in (ev.rates(long), ev.rates(forced)) for arm, rate in zip(found.arm, found.rate)}
     gains = [ev.compare(long, 'sft', s) for s in seeds]
-    places = {arm: ev.claim_table(long[long.arm == arm]).set_index('kind').true['place'] for arm in ('sft', 'ppo')}
+    places = {arm: th.claim_table(long[long.arm == arm]).set_index('kind').true['place'] for arm in ('sft', 'ppo')}
     three = lambda values: '{}, {} and {}'.format(*values)
     for said in (f'{long[long.arm == "sft"].shape[0]} scenes of level L0', f"from {percent['sft']} % to {three(percent[s] for s in seeds)} %", f"({three(f'{c.difference*100:+.0f}' for c in gains)} points",
                  f"true in {places['ppo']*100:.0f} % of cases instead of {places['sft']*100:.0f} %", f"it solves {percent['ppo>sft']} %", f"SFT policy's thinks, {percent['sft>ppo']} %",
@@ -358,9 +358,52 @@ def test_the_committed_report_recomputes(tmp_path):
     log = found['training']['ppo']
     charts = [report.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(report.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]
     tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
-    for part in [html.escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
+    for part in [escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
     for c in found['comparisons']: assert c['b'] != 'ppo' or c['sentence'] in printed
-    assert len(found['study']) >= 40 and all(html.escape(t['hypothesis']) in page for t in found['study'])
+    assert len(found['study']) >= 40 and all(escape(t['hypothesis']) in page for t in found['study'])
     table = pd.read_parquet(TABLES/'episodes.parquet')
     changed = table.assign(success=table.success ^ ((table.arm == 'ppo') & (table.index % 50 == 0)))
-    assert html.escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page
+    assert escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page
+
+
+def test_a_function_is_a_policy(tmp_path):
+    "Guard: a function sees the image and the instruction that a model sees, and its rows are never taken from an earlier run."
+    store, scenes, seen = Store(tmp_path/'run', get_profile('tiny')), spread(2, ('put_on',), seed=30_000_000), []
+    answers = {s.instruction: expert(s) for s in scenes}
+    def planner(image, instruction):
+        seen.append(image.shape)
+        return answers[instruction]
+    with SimPool(0) as pool:
+        found = ev.evaluate(store, [planner, 'random'], scenes, pool)
+        assert found[found.arm == 'planner'].success.all() and seen == [(128, 128, 3)]*2
+        answers = dict.fromkeys(answers, 'nothing that can be read')
+        again = ev.evaluate(store, [planner], scenes, pool, resume=True)
+        assert again.failure.tolist() == ['parse', 'parse'] and len(pd.read_parquet(tmp_path/'run'/'eval'/'episodes.parquet')) == 4
+    def expert_(image, instruction): return ''
+    expert_.__name__ = 'expert'
+    for wrong in ([lambda image, instruction: ''], [expert_]):
+        with pytest.raises(UserError, match='a name of its own'): ev.check_arms(wrong)
+
+
+def test_claims_are_shown_by_their_truth():
+    "Guard: of two claims in one place the false one must show."
+    scene = sim.make_scene('put_on', 'L0', 30_000_000)
+    block = next(b for b in scene.bodies if b.kind == 'block')
+    place, away = sim.loc_text(*block.place), sim.loc_text(block.x + .2 if block.x < .4 else block.x - .2, block.y)
+    think = f'A {block.name} at {place}, 99 cm away. The {block.name} at {away}. Nothing.'
+    pieces = report.told(think, scene)
+    assert ''.join(text for text, _ in pieces) == think
+    assert [truth for text, truth in pieces if f'{block.name} at {place}' in text] == [False]
+    assert [truth for text, truth in pieces if away in text] == [False]
+    assert [truth for text, truth in report.told(f'A {block.name} at {place}.', scene) if truth is not None] == [True]
+    assert report.told('', scene) == []
+
+
+def test_rates_by_task_have_a_row_for_each_task():
+    "Guard: 216 rows of rates in the report's table were nine tasks."
+    rows = [dict(task=t, level=l, arm=a, n=20, rate=.5, low=.3, high=.7) for t in 'xyz' for l in ('L0', 'L1') for a in ('sft', 'ppo')]
+    found = report.by_task(rows)
+    assert [level for level, *_ in found] == ['L0', 'L1']
+    for _, lines, columns in found:
+        assert [line['task'] for line in lines] == ['x', 'y', 'z'] and list(columns.values()) == ['task', 'scenes', 'sft', 'ppo']
+        assert {line['arm sft'] for line in lines} == {'50 % (30 to 70)'}

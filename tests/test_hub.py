@@ -273,8 +273,9 @@ def test_a_dataset_is_pushed_with_its_card_and_opens_without_this_library(hub, t
     pushed = good(python(hub, tmp_path, '''
 from thinkact_nb import data
 from thinkact_nb.pool import SimPool
+from thinkact_nb.share import push_to_hub
 data.make_dataset(3, "d", SimPool(0), image_size=64)
-print(data.push_to_hub("d", "tester/tabletop"))'''))
+print(push_to_hub("d", "tester/tabletop"))'''))
     repository = hub.repository('tester/tabletop', 'dataset')
     assert repository.private and set(repository.files) == {'README.md', 'train.parquet', 'sample.png'} and 'hf_good' not in pushed.stdout + pushed.stderr
     opened = subprocess.run([sys.executable, '-c', '''
@@ -284,16 +285,17 @@ print(len(rows), rows[0]["image"].size, rows[0]["output"][:7], "thinkact_nb" in 
     assert good(opened).stdout.split() == ['3', '(64,', '64)', '<think>', 'False']
     streamed = good(python(hub, tmp_path/'other', '''
 from thinkact_nb import data, env, sft
-rows = [[(row["instruction"], row["output"], row["image"].size) for row in data.stream_dataset("tester/tabletop", seed)] for seed in (0, 0, 1)]
+from thinkact_nb.share import stream_dataset
+rows = [[(row["instruction"], row["output"], row["image"].size) for row in stream_dataset("tester/tabletop", seed)] for seed in (0, 0, 1)]
 own = data.read_dataset("../d/train.parquet")
 print(rows[0] == rows[1], sorted(rows[0]) == sorted(rows[2]) == sorted((row["instruction"], row["output"], row["image"].size) for row in own))
 trainer = sft.make_trainer(Store("run", get_profile("tiny")), steps=2, validation=1, stream="tester/tabletop")
 trainer.args.eval_steps = trainer.args.save_steps = 9
 print(trainer.train().global_step)'''))
     assert streamed.stdout.split() == ['True', 'True', '2']
-    missing = python(hub, tmp_path, 'from thinkact_nb import data; data.stream_dataset("tester/nothing")')
+    missing = python(hub, tmp_path, 'from thinkact_nb.share import stream_dataset; stream_dataset("tester/nothing")')
     assert 'UserError: cannot stream tester/nothing' in missing.stderr
-    refused = python(hub, tmp_path, 'from thinkact_nb import data; data.push_to_hub("d", "somebody/tabletop")')
+    refused = python(hub, tmp_path, 'from thinkact_nb.share import push_to_hub; push_to_hub("d", "somebody/tabletop")')
     assert 'UserError: cannot push to somebody/tabletop' in refused.stderr
     hub.repositories['dataset', 'tester/open'] = loopback.Repository(False)
     refused = python(hub, tmp_path, 'from thinkact_nb import data; data.push_to_hub("d", "tester/open")')

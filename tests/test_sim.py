@@ -516,3 +516,26 @@ def test_a_pool_that_is_never_closed_does_not_keep_its_process(tmp_path):
     (script := tmp_path/'script.py').write_text('from thinkact_nb.pool import SimPool\nif __name__ == "__main__": print(SimPool(2).map(abs, [-1, -2]))')
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | dict(PYTHONPATH=str(Path(sim.__file__).parents[1])))
     assert (done.returncode, done.stdout) == (0, '[1, 2]\n'), done.stderr
+
+
+def test_a_task_with_too_few_wordings_says_so():
+    "Guard: it failed inside numpy when the first scene was made."
+    for n in (0, 1, 2):
+        with pytest.raises(UserError, match=f'{n} wordings: give 3 or more'): replace(TASKS['put_on'], wordings=TASKS['put_on'].wordings[:n])
+    assert len(replace(TASKS['put_on'], wordings=TASKS['put_on'].wordings[:3]).wordings) == 3
+
+
+def test_a_place_is_in_the_picture_where_pixel_says():
+    "Guard: rings around claimed places that lie beside the things would accuse true claims."
+    from thinkact_nb.sim import COLOURS
+    world = World()
+    for seed in range(4):
+        for perturbed in ((), ('camera',)):
+            scene = make_scene('put_on', 'L0', seed, perturbed)
+            picture = world.reset(scene).render(256).astype(float)
+            for pad in (b for b in scene.bodies if b.kind == 'pad'):
+                column, row = (round(v) for v in world.pixel(pad.place, 256))
+                seen, true = picture[row, column], np.array(COLOURS[pad.colour][:3])
+                shade = lambda rgb: np.array(rgb)/np.linalg.norm(rgb)
+                assert shade(seen) @ shade(true) > .98, (seed, perturbed, pad)
+    world.close()

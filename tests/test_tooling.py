@@ -303,6 +303,12 @@ def test_a_page_imports_only_pages_before_it():
     assert not late and {'env', 'store', 'sim', 'cli'} <= seen
 
 
+def test_no_module_takes_a_private_name_of_another():
+    "Guard: what another page needs has a name that is kept."
+    private = [f'{page} imports {name} of {of}' for page, _, imported in pages() for of, name in imported if name.startswith('_')]
+    assert not private
+
+
 def bound(tree):
     "Names that a cell binds in the notebook's namespace, imports left out."
     inner = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -328,3 +334,28 @@ def test_threads_spin_shortly_unless_the_user_chose(chosen, then):
     env = {k: v for k, v in os.environ.items() if k not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')} | chosen | dict(PYTHONPATH=str(ROOT))
     said = subprocess.run([sys.executable, '-c', 'import sys, os, thinkact_nb; print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'], env=env, capture_output=True, text=True)
     assert said.stdout.split() == [then, 'False']
+
+
+def test_a_number_of_prose_that_no_output_has_is_found(tmp_path, monkeypatch):
+    "Guard: outputs are made again and sentences are not; four moves stood as three, 97 minutes as an hour."
+    import check_numbers
+    cells = [('markdown', '# In 2024\n\nPPO solves 63.7 % of 1,224 scenes in 97 minutes; see `k=99`, [57](x.ipynb), <loc29> and L0.\n\n14. A rule.'),
+             ('code', "rates = {'ppo': 0.6372}\nn = 1_224")]
+    write(tmp_path/'00_first.ipynb', notebook(cells))
+    found = check_numbers.unfounded([tmp_path/'00_first.ipynb'])
+    assert [written for written, _ in found['00_first.ipynb']] == ['97']
+    nb = notebook(cells)
+    nb['cells'][1]['outputs'] = [dict(output_type='stream', text='97.2 minutes')]
+    write(tmp_path/'00_first.ipynb', nb)
+    assert check_numbers.unfounded([tmp_path/'00_first.ipynb']) == {}
+    monkeypatch.setattr(check_numbers, 'KNOWN', tmp_path/'numbers.txt')
+    (tmp_path/'numbers.txt').write_text('# why\n00_first.ipynb | 97 | measured once\n')
+    assert check_numbers.ledger() == {('00_first.ipynb', '97'): 'measured once'}
+
+
+def test_search_finds_sections_and_the_sidebar_links_to_reports():
+    from build_site import reading_order, search_entries, sidebar
+    body = '<html><body><aside><li>no</li></aside><main><h1>A page</h1><p>Of <b>robots</b>.</p><h2 id="b">Part</h2><pre>x = 1</pre><table><tr><td>7</td></tr></table></main></body></html>'
+    assert search_entries(body, 'a.html', 'A') == [dict(page='A', title='A', href='a.html', text=' Of robots.'), dict(page='A', title='Part', href='a.html#b', text=' x = 1 7')]
+    items = ['index.ipynb', {'section': 'Reports', 'contents': [{'text': 'Cases', 'href': 'gallery.html'}]}]
+    assert reading_order(items) == ['index.ipynb'] and '<a href="gallery.html">Cases</a>' in sidebar(items, {'index.ipynb': ('index.html', 'Start')}, 'index.ipynb')

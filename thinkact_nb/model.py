@@ -13,7 +13,7 @@ __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'TURN_END', 'BUDGETS', 'SOFT_PIXELS', '
            'peak_table']
 
 # %% ../nbs/03_model.ipynb #4eb62092
-import ctypes, functools, gc, hashlib, json, math, os, re, shutil, tempfile, types
+import ctypes, functools, gc, hashlib, json, logging, math, os, re, shutil, tempfile, types
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
@@ -36,6 +36,9 @@ from .sim import BINS, SKILLS
 
 # %% ../nbs/03_model.ipynb #12f345ae
 with quiet(): import bitsandbytes
+
+for _chatty in ("bitsandbytes.backends.cpu.ops", "transformers.trainer_callback", "transformers.trainer_utils"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)  # what they warn of is told to developers: nothing that a user can mend
 
 # %% ../nbs/03_model.ipynb #03b8da85
 WORDS = ("<think>", "</think>", "<action>", "</action>", *SKILLS, *(f"<loc{i:02d}>" for i in range(BINS)))

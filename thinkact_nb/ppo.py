@@ -28,7 +28,7 @@ from .sim import COLOURS, SKILLS, Scene, make_scene, solve, to_bins
 from .tasks import TASKS
 from .pool import SimPool
 from .tasks import spread
-from .data import _CLAIMS, claims
+from .data import CLAIMS, claims
 from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write
 from .sft import Bar, Checkpoints, only_numbers
 from .reward import EPISODE, RewardWeights, episode_table, judge
@@ -55,7 +55,7 @@ _PLACE, _STEP = re.compile(r"<loc(\d\d)>(?:<loc(\d\d)>)?"), re.compile(rf"({'|'.
 
 def _claim_ends(text):
     "Where each of a text's `claims` ends, in their order. One said twice ends twice: told at its first end, the second would be foreseen."
-    found = [(m.start(), kind, m[0], m.end()) for kind, forms in _CLAIMS.items() for form in forms for m in form.finditer(text)]
+    found = [(m.start(), kind, m[0], m.end()) for kind, forms in CLAIMS.items() for form in forms for m in form.finditer(text)]
     return [end for *_, end in sorted(found)]
 
 def told(

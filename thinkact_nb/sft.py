@@ -23,9 +23,9 @@ from .store import RESUMES, Store, sha256, whole
 from .sim import TASKS, parse_output
 from .pool import SimPool, run_episode
 from .tasks import spread
-from .data import demonstrate, read_dataset, stream_dataset
+from .data import demonstrate, read_dataset
+from .share import stream_dataset
 from .model import chat, fingerprint, free_memory, load_model, load_processor, trained_rows, write
-
 
 # %% ../nbs/04_sft.ipynb #9fd8872b
 def conversations(
@@ -76,15 +76,17 @@ def sft_config(
     seed:int=0,
     steps:int=-1,  # optimizer steps; -1: as many as the profile's epochs take
     every:int=50,  # steps between checkpoints, each after a validation
-    stage:str="sft" # where they go
+    stage:str="sft", # where they go
+    **settings     # fields of `SFTConfig` to change
 ) -> SFTConfig:
     "The profile's numbers as TRL's settings."
     p, gpu = store.profile, torch.cuda.is_available()
-    return SFTConfig(output_dir=str(store.path(stage) / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
+    numbers = dict(output_dir=str(store.path(stage) / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
         gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs, max_steps=steps, learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine",
         warmup_steps=0.05, max_grad_norm=1., max_length=None, bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu, gradient_checkpointing_kwargs=dict(use_reentrant=False), disable_tqdm=True,
         logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True,
         restore_callback_states_from_checkpoint=True, ddp_find_unused_parameters=False, report_to="none", seed=seed, data_seed=seed)
+    return SFTConfig(**numbers | settings)
 
 NEW_ROWS = 5  # times the learning rate: for rows of words that the base has never read
 
@@ -186,7 +188,8 @@ def make_trainer(
     strict:bool=False, # True: a demonstration that cannot be used is an error
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
     stream:str="",     # a Hub dataset to read row by row instead of the run's own demonstrations
-    callbacks=()       # more of transformers' callbacks
+    callbacks=(),      # more of transformers' callbacks
+    **settings         # fields of `SFTConfig` to change
 ) -> SFTTrainer:
     "TRL's trainer on the run's demonstrations. Raises `UserError` if there are none."
     if stream and steps < 1: raise UserError("a stream has no end: say how many --steps")
@@ -194,7 +197,7 @@ def make_trainer(
     seed_all(seed)
     shown = {column: demonstrations.unique(column) if not stream and column in demonstrations.column_names else known for column, known in dict(task=TASKS, level=["L0"]).items()}
     looks = Validation(store, shown["task"], shown["level"], validation)
-    trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every, stage := "sft" if think else "sft-nothink"), train_dataset=conversations(demonstrations, think),
+    trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every, stage := "sft" if think else "sft-nothink", **settings), train_dataset=conversations(demonstrations, think),
                            eval_dataset=conversations(looks.demonstrations, think), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success")), *callbacks])
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE', 'CLEARANCE',
            'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'CRASHED',
-           'FINGERS', 'TABLE', 'LAMP', 'TRAVEL', 'to_bins', 'to_metres', 'loc_text', 'Step', 'Program', 'Output',
-           'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask', 'Task', 'make_scene',
-           'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome', 'renderer', 'World', 'Unreachable']
+           'FINGERS', 'TABLE', 'LAMP', 'LENS', 'TRAVEL', 'to_bins', 'to_metres', 'loc_text', 'Step', 'Program',
+           'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask', 'Task',
+           'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome', 'renderer', 'World',
+           'Unreachable']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import functools, importlib.util, itertools, math, os, re, subprocess, sys, tempfile
@@ -225,6 +226,9 @@ class Task:
     wordings: tuple[str, ...] # of the instruction; the last two are kept for L3
     plan: Callable = fetch    # scene -> (skill, place in metres), in order
     success: Callable = rests # (scene, final poses) -> bool
+
+    def __post_init__(self):
+        if (n := len(self.wordings)) < 3: raise UserError(f"a task with {n} wordings: give 3 or more, since L3 keeps the last two")
 
 TASKS = {}
 
@@ -452,6 +456,8 @@ def poses(self:World
 # %% ../nbs/01_sim.ipynb #90835cd1
 LAMP = dict(lightDirection=(.5, -.4, 1.), lightColor=(1., 1., 1.), lightAmbientCoeff=.6, lightDiffuseCoeff=.35)  # always all given: PyBullet remembers the last
 
+LENS = (36, 1, .1, 3)  # field of view, degrees; width by height; nearest and farthest, metres
+
 def _view(scene):
     "Camera and lamp of a scene: arguments of `computeViewMatrix` and of `getCameraImage`."
     rng = lambda name: np.random.default_rng([scene.seed, *name.encode()])
@@ -481,10 +487,23 @@ def render(self:World,
     "A picture of the table."
     view, lamp = _view(self.scene)
     if textured := "texture" in self.scene.perturbed: self._table_top(self.scene.seed % 8)
-    pixels = self._call(pybullet.getCameraImage, size, size, pybullet.computeViewMatrix(*view), pybullet.computeProjectionMatrixFOV(36, 1, .1, 3), shadow=0,
+    pixels = self._call(pybullet.getCameraImage, size, size, pybullet.computeViewMatrix(*view), pybullet.computeProjectionMatrixFOV(*LENS), shadow=0,
                         renderer=pybullet.ER_BULLET_HARDWARE_OPENGL if self.egl else pybullet.ER_TINY_RENDERER, **lamp)[2]
     if textured: self._call(pybullet.changeVisualShape, self.table, -1, textureUniqueId=-1, rgbaColor=(*TABLE, 1))
     return np.array(pixels, np.uint8).reshape(size, size, 4)[..., :3]
+
+# %% ../nbs/01_sim.ipynb #01e00002
+@patch
+def pixel(self:World,
+    place,        # x, y, metres
+    size:int=128, # pixels per side
+    z:float=0.    # height, metres
+) -> tuple[float, float]: # column, row
+    "Where a place on the table is in the picture."
+    matrices = pybullet.computeProjectionMatrixFOV(*LENS), pybullet.computeViewMatrix(*_view(self.scene)[0])
+    lens, view = (np.reshape(m, (4, 4), "F") for m in matrices)
+    x, y, _, w = lens @ view @ (*place, z, 1.)
+    return size * (1 + x / w) / 2, size * (1 - y / w) / 2
 
 # %% ../nbs/01_sim.ipynb #1e556b69
 @patch

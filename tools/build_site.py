@@ -10,11 +10,14 @@ import sys
 from html import escape
 from pathlib import Path
 
+import lxml.html
 import pypandoc
 import yaml
 from linkcheck import check, site_url
 
-TEMPLATE = Path(__file__).parent/'page.html'
+HERE = Path(__file__).parent
+TEMPLATE = HERE/'page.html'
+LOOKS = ('site.css', 'site.js')
 IMAGES = {'image/png': 'png', 'image/jpeg': 'jpg', 'image/svg+xml': 'svg'}
 
 
@@ -111,14 +114,29 @@ def sidebar(items, pages, here):
     "The sidebar's list; `pages` maps a notebook's name to (page, title)."
     out = []
     for o in items:
-        if isinstance(o, dict): out.append(f"<li><b>{escape(o['section'])}</b>{sidebar(o['contents'], pages, here)}</li>")
+        if isinstance(o, dict) and 'href' in o: out.append(f"""<li><a href="{escape(o['href'])}">{escape(o['text'])}</a></li>""")
+        elif isinstance(o, dict): out.append(f"<li><b>{escape(o['section'])}</b>{sidebar(o['contents'], pages, here)}</li>")
         elif o in pages:
             page, title = pages[o]
             out.append(f'''<li><a href="{page}"{' aria-current="page"' if o == here else ''}>{escape(title)}</a></li>''')
     return f"<ul>{''.join(out)}</ul>"
 
 
-def reading_order(items): return [n for o in items for n in (reading_order(o['contents']) if isinstance(o, dict) else [o])]
+def reading_order(items):
+    "The notebooks of the sidebar, without what it links to besides."
+    return [n for o in items for n in (reading_order(o.get('contents', [])) if isinstance(o, dict) else [o])]
+
+
+def search_entries(body, page, title):
+    "What the search finds of a page: one entry for each section, with the words in it."
+    main = lxml.html.fromstring(body).find('.//main')
+    entries = [dict(page=title, title=title, href=page, text='')]
+    for node in main.iter():
+        if node.tag in ('h2', 'h3') and node.get('id'):
+            entries.append(dict(page=title, title=node.text_content().strip(), href=f"{page}#{node.get('id')}", text=''))
+        elif node.tag in ('p', 'li', 'td', 'th', 'pre') and not any(o.tag in ('p', 'li', 'td', 'pre', 'footer') for o in node.iterancestors()):
+            entries[-1]['text'] += ' ' + ' '.join(node.text_content().split())
+    return entries
 
 
 def process(root):
@@ -162,17 +180,21 @@ def build(cfg):
         if name in dict(pages.values()): return name + mark + anchor
         return pages[posixpath.normpath(name)][0] + mark + anchor if posixpath.normpath(name) in pages else url
 
+    for name in LOOKS: shutil.copy(HERE/name, site)
+    found = []
     for name, (body, front) in bodies.items():
         at = order.index(name) if name in order else 0
         near = {'before': order[at-1] if at else None, 'after': order[at+1] if at + 1 < len(order) else None}
         meta = {'title': front.get('title', name), 'subtitle': front.get('description', '')}
-        extra = {'site': cfg.title, 'repo': cfg.git_url, 'sidebar': sidebar(items, pages, name),
+        extra = {'site': cfg.title, 'repo': cfg.git_url, 'branch': cfg.branch, 'notebook': name, 'sidebar': sidebar(items, pages, name),
                  **{f'{k}{part}': pages[o][i] for k, o in near.items() if o for i, part in enumerate(('', '-title'))}}
         args = ['-t', 'html5', '--template', TEMPLATE, '--toc', '--toc-depth=3', '--mathml', '--eol=lf',
                 *(f'-V{k}={v}' for k, v in extra.items()), *(f'-M{k}={v}' for k, v in meta.items() if v)]
         page, warned = render(body, to_page, *map(str, args))
         problems += [f'{name}: {o}' for o in warned]
         (site/pages[name][0]).write_text(page, encoding='utf-8')
+        if page: found += search_entries(page, *pages[name])
+    (site/'search.js').write_text(f'const SEARCH = {json.dumps(found, ensure_ascii=False)}\n', encoding='utf-8')
     return problems + check(site, site_url())
 
 

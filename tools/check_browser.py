@@ -1,6 +1,9 @@
-"""Opens the site and the demo's report in headless Chromium, as `make test-browser` does: every page must load without an error in its console, show every
-image and film, name every image for those who do not see it, and fit a phone. Screenshots go to .browser/shots, to be looked at.
-Chromium is the one that CHROMIUM names, else Playwright's own, else, where only package registries can be reached, the one in the npm package @sparticuz/chromium."""
+"""Opens the site and the demo's report in headless Chromium, as `make test-browser` does: every page must load without an error in
+its console, show every image and film, name every image for those who do not see it, fit a phone, have text of a contrast of 4.5 or
+more in both themes, no cut sentence, no broken word in a table and no table of over 120 rows; and the site's tools must work.
+Words after the command are pages to look at alone. Screenshots go to .browser/shots, to be looked at.
+Chromium is the one that CHROMIUM names, else Playwright's own, else, where only package registries can be reached, the one in the npm
+package @sparticuz/chromium."""
 import io
 import json
 import os
@@ -16,16 +19,8 @@ FLAGS = ['--no-sandbox', '--no-zygote', '--single-process', '--disable-dev-shm-u
 FONTS = '''<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><dir>{fonts}</dir><dir>/usr/share/fonts</dir><cachedir>{cache}</cachedir>
 <alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias><alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
 <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias></fontconfig>'''
-FAULTS = '''async () => {
-    const bad = [], short = a => (a || '').slice(0, 60)
-    for (const i of document.images) { i.loading = 'eager'; if (!i.complete) await new Promise(r => { i.onload = i.onerror = r; setTimeout(r, 5000) }) }
-    for (const i of document.images) { if (!i.naturalWidth && !i.src.startsWith('http')) bad.push('image not shown: ' + short(i.src)); if (!i.alt) bad.push('image without alt: ' + short(i.src)) }
-    for (const v of document.querySelectorAll('video')) {
-        if (v.readyState < 2) await new Promise(r => { v.onloadeddata = v.onerror = r; v.load(); setTimeout(r, 5000) })
-        if (v.error || !v.videoWidth) bad.push('film not shown')
-    }
-    return bad
-}'''
+FAULTS = (Path(__file__).parent/'page_faults.js').read_text(encoding='utf-8')
+WINDOWS = ((1200, 'light'), (1200, 'dark'), (390, 'light'))
 
 
 def from_npm():
@@ -54,17 +49,55 @@ def launch(chromium):
     return chromium.launch(executable_path=str(from_npm()/'chromium'), args=FLAGS)
 
 
+def listeners(faults):
+    "What the browser says by itself of a page, put into `faults`."
+    def console(m):
+        if m.type == 'error' and 'net::ERR_NAME_NOT_RESOLVED' not in m.text: faults.append(f'console: {m.text[:200]}')
+    def failed(r):
+        if r.url.startswith('file:') and r.failure != 'net::ERR_ABORTED': faults.append(f'missing: {r.url[-80:]}')
+    return dict(console=console, requestfailed=failed, pageerror=lambda e: faults.append(f'script: {str(e)[:200]}'))
+
+
 def check(tab, page, shots):
-    "What is wrong with a page."
-    faults, heard = [], dict(console=lambda m: m.type == 'error' and 'net::ERR_NAME_NOT_RESOLVED' not in m.text and faults.append(f'console: {m.text[:200]}'), pageerror=lambda e: faults.append(f'script: {str(e)[:200]}'),
-                             requestfailed=lambda r: r.url.startswith('file:') and r.failure != 'net::ERR_ABORTED' and faults.append(f'missing: {r.url[-80:]}'))
+    "What is wrong with a page, in every window."
+    faults = []
+    heard = listeners(faults)
     for event, hear in heard.items(): tab.on(event, hear)
-    for width, scheme in ((1200, 'light'), (1200, 'dark'), (390, 'light')):
-        tab.set_viewport_size(dict(width=width, height=1600)), tab.emulate_media(color_scheme=scheme)
-        if (width, scheme) == (1200, 'light'): tab.goto(page.resolve().as_uri()), faults.extend(tab.evaluate(FAULTS))
-        if (wide := tab.evaluate('document.documentElement.scrollWidth')) > width: faults.append(f'{wide} pixels wide in a window of {width}')
+    for width, scheme in WINDOWS:
+        tab.set_viewport_size(dict(width=width, height=1600))
+        tab.emulate_media(color_scheme=scheme)
+        if (width, scheme) == WINDOWS[0]: tab.goto(page.resolve().as_uri())
+        faults += [f'{fault} ({width}, {scheme})' for fault in tab.evaluate(FAULTS)]
         tab.screenshot(path=shots/f'{page.parent.name}-{page.stem}-{width}-{scheme}.png')
     for event, hear in heard.items(): tab.remove_listener(event, hear)
+    return faults
+
+
+def tools_of_the_site(tab, page):
+    "What is wrong with search, theme switch, copy buttons and the way to the reports and back."
+    tab.set_viewport_size(dict(width=1200, height=900))
+    tab.emulate_media(color_scheme='light')
+    tab.goto(page.resolve().as_uri())
+    faults, paper = [], lambda: tab.evaluate('getComputedStyle(document.body).backgroundColor')
+    before = paper()
+    tab.locator('#theme').click()
+    if paper() == before: faults.append('the theme switch changes nothing')
+    tab.reload()
+    if paper() == before: faults.append('the chosen theme is forgotten')
+    tab.locator('#theme').click()
+    tab.locator('#search').fill('clipped surrogate')
+    hits = tab.locator('#found a').all_inner_texts()
+    if not hits: faults.append('search finds nothing for "clipped surrogate"')
+    tab.evaluate("Object.defineProperty(navigator, 'clipboard', {value: {writeText: text => { window.copied = text }}})")
+    tab.goto((page.parent/'report.html').resolve().as_uri())
+    tab.evaluate("Object.defineProperty(navigator, 'clipboard', {value: {writeText: text => { window.copied = text }}})")
+    code = tab.locator('div.sourceCode').first
+    code.hover()
+    code.locator('button.copy').click()
+    if not tab.evaluate('window.copied'): faults.append('the copy button copies nothing')
+    tab.locator('aside a', has_text='case by case').click()
+    tab.locator('main nav a').click()
+    if not tab.url.endswith('report.html'): faults.append('no way back from the gallery')
     return faults
 
 
@@ -95,15 +128,24 @@ def playground(tab, shots):
     return []
 
 
-if __name__ == '__main__':
+def main(names, shots):
+    "Open the pages of the site and of the demo's report, or those that are named."
     from playwright.sync_api import sync_playwright
-    (shots := HERE/'shots').mkdir(parents=True, exist_ok=True)
+    shots.mkdir(parents=True, exist_ok=True)
     pages = [*sorted(Path('_docs').glob('*.html')), *Path('runs/demo/report').glob('index.html')]
+    if names: pages = [page for page in pages if page.stem in names]
     with sync_playwright() as play:
-        tab = (browser := launch(play.chromium)).new_page()
-        wrong = {page: faults for page in pages if (faults := check(tab, page, shots))}
-        if faults := playground(tab, shots): wrong[Path('the playground in JupyterLab')] = faults
+        browser = launch(play.chromium)
+        tab = browser.new_page()
+        wrong = {page: check(tab, page, shots) for page in pages}
+        wrong[Path('search, theme and copy buttons')] = tools_of_the_site(tab, Path('_docs/index.html'))
+        if not names: wrong[Path('the playground in JupyterLab')] = playground(tab, shots)
         browser.close()
-    for page, faults in wrong.items(): print(*(f'{page}: {fault}' for fault in dict.fromkeys(faults)), sep='\n')
-    print(f'{len(pages)} pages opened and the playground clicked, {len(wrong)} with faults; screenshots in {shots}')
-    sys.exit(bool(wrong))
+    for page, faults in wrong.items():
+        for fault in dict.fromkeys(faults): print(f'{page}: {fault}')
+    faulty = sum(map(bool, wrong.values()))
+    print(f'{len(pages)} pages opened, site tools{"" if names else " and the playground"} used, {faulty} with faults; screenshots in {shots}')
+    return bool(faulty)
+
+
+if __name__ == '__main__': sys.exit(main(sys.argv[1:], HERE/'shots'))

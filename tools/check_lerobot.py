@@ -9,7 +9,8 @@ import numpy as np
 
 
 def write(folder):
-    from thinkact_nb.data import make_dataset, to_lerobot
+    from thinkact_nb.data import make_dataset
+    from thinkact_nb.share import to_lerobot
     from thinkact_nb.sim import make_scene, parse_output
     from thinkact_nb.pool import SimPool, record_episode
     rows = make_dataset(9, folder/'demonstrations', SimPool(0))

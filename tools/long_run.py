@@ -13,7 +13,8 @@ from thinkact_nb.env import PROFILES, SPLITS
 from thinkact_nb.store import SHIPPED, Store, kept
 from thinkact_nb.tasks import spread
 from thinkact_nb.data import make_dataset
-from thinkact_nb.evaluate import THINKS, evaluate, intervene, transplant
+from thinkact_nb.evaluate import evaluate
+from thinkact_nb.think import THINKS, intervene, transplant
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.sft import train_sft
 from thinkact_nb.tasks import TASKS

@@ -1,0 +1,90 @@
+"""The Space in headless Chromium, as `make test-space` does: a scene is chosen, the policy thinks and acts, its claims are coloured, the think is edited
+and the arm acts on it. Screenshots go to .browser/shots. It runs in .browser and starts the app with the Python that is named."""
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from check_browser import HERE, launch
+
+PORT = 17860
+ADDRESS = f'http://127.0.0.1:{PORT}'
+
+
+def begin(python, log):
+    "The app as a process, when it answers."
+    env = os.environ | dict(GRADIO_SERVER_PORT=str(PORT), GRADIO_ANALYTICS_ENABLED='False', LD_LIBRARY_PATH='')
+    app = subprocess.Popen([python, 'space/app.py'], env=env, stdout=log, stderr=log)
+    for _ in range(600):
+        if app.poll() is not None: sys.exit(f'the Space stopped with status {app.returncode}: see {log.name}')
+        try: urllib.request.urlopen(ADDRESS)
+        except OSError: time.sleep(1)
+        else: return app
+    app.kill()
+    sys.exit(f'the Space did not begin in ten minutes: see {log.name}')
+
+
+def value(tab, name): return tab.locator(f'#{name} textarea, #{name} input').first.input_value()
+
+
+def until(what, seconds=300):
+    "Wait for something to be true."
+    for _ in range(seconds*2):
+        if found := what(): return found
+        time.sleep(.5)
+    raise TimeoutError
+
+
+def play(tab, shots):
+    "What is wrong with the Space, after a visit."
+    faults = []
+    tab.goto(ADDRESS)
+    tab.get_by_label('scene').fill('30000008')
+    tab.get_by_label('scene').press('Enter')
+    instruction = until(lambda: tab.get_by_label('instruction').input_value())
+    tab.locator('#ask').click()
+    until(lambda: value(tab, 'end'))
+    said, action = value(tab, 'think'), value(tab, 'action')
+    if not said or 'pick' not in action: faults.append(f'the policy wrote {said!r} and {action!r} for {instruction!r}')
+    if not tab.locator('#claims').get_by_text('<loc').count(): faults.append('no claim is shown')
+    if not tab.locator('#film video').count(): faults.append('no film is shown')
+    tab.screenshot(path=shots/'space-own.png', full_page=True)
+
+    words = re.sub(r'<loc\d\d><loc\d\d>', '<loc10><loc50>', said, count=1)
+    tab.locator('#think textarea').fill(words)
+    tab.locator('#again').click()
+    until(lambda: value(tab, 'action') != action or None)
+    if value(tab, 'action') == action: faults.append('another think changed nothing')
+    if not tab.locator('#claims').get_by_text('<loc10><loc50>').count(): faults.append('the edited claim is not shown')
+    tab.screenshot(path=shots/'space-edited.png', full_page=True)
+
+    tab.locator('#honest').click()
+    until(lambda: value(tab, 'think') not in ('', words))
+    tab.locator('#again').click()
+    until(lambda: tab.locator('#claims').get_by_text('true').count())
+    tab.screenshot(path=shots/'space-expert.png', full_page=True)
+    return faults
+
+
+def main(python):
+    from playwright.sync_api import sync_playwright
+    shots = HERE/'shots'
+    shots.mkdir(parents=True, exist_ok=True)
+    with open(HERE/'space.log', 'w') as log:
+        app = begin(python, log)
+        try:
+            with sync_playwright() as player:
+                browser = launch(player.chromium)
+                try: faults = play(browser.new_page(viewport=dict(width=1200, height=1000)), shots)
+                except Exception as e: faults = [f'{type(e).__name__}: {str(e).splitlines()[0] if str(e) else "nothing came"}']
+                browser.close()
+        finally: app.terminate()
+    for fault in faults: print(f'Space: {fault}')
+    print(f'the Space was visited, {len(faults)} faults; screenshots in {shots}')
+    return bool(faults)
+
+
+if __name__ == '__main__': sys.exit(main(sys.argv[1]))
