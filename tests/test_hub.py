@@ -298,7 +298,7 @@ print(trainer.train().global_step)'''))
     refused = python(hub, tmp_path, 'from thinkact_nb.share import push_to_hub; push_to_hub("d", "somebody/tabletop")')
     assert 'UserError: cannot push to somebody/tabletop' in refused.stderr
     hub.repositories['dataset', 'tester/open'] = loopback.Repository(False)
-    refused = python(hub, tmp_path, 'from thinkact_nb import data; data.push_to_hub("d", "tester/open")')
+    refused = python(hub, tmp_path, 'from thinkact_nb.share import push_to_hub; push_to_hub("d", "tester/open")')
     assert 'UserError: tester/open is public, so everybody could read' in refused.stderr and not hub.repository('tester/open', 'dataset').files
-    good(python(hub, tmp_path, 'from thinkact_nb import data; data.push_to_hub("d", "tester/open", private=False)'))
+    good(python(hub, tmp_path, 'from thinkact_nb.share import push_to_hub; push_to_hub("d", "tester/open", private=False)'))
     assert 'train.parquet' in hub.repository('tester/open', 'dataset').files
