@@ -141,3 +141,10 @@ def test_sft_and_ppo(profile, tmp_path):
 def test_parameters(size, parameters):
     profile = replace(get_profile('gemma4'), model=f'google/gemma-4-{size}-it')
     assert sum(r['parameters'] for r in m.memory_table(profile)) == parameters
+
+
+def test_one_word_takes_it(tmp_path):
+    "Guard: `Store` takes a profile's name, as the last section of each notebook gives it; None is what fits."
+    assert Store(tmp_path/'run', 'gemma4').profile == get_profile('gemma4')
+    assert Store(tmp_path/'run').profile.model == 'google/gemma-4-E2B-it'
+    with pytest.raises(UserError, match="unknown profile 'gemma5': choose from tiny, t4, large, gemma4"): Store(tmp_path/'other', 'gemma5')

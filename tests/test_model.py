@@ -1,4 +1,5 @@
 "The silent traps of Gemma 3n in four bits, each on a tiny random model. Each docstring names the guard that it watches: without it the test fails."
+import copy
 import json
 import shutil
 import sys
@@ -193,7 +194,7 @@ def test_cache_on_and_off(adapted, batch):
 
 def test_new_ids_are_refused(profile):
     "Guard: `check_words`. Ids that `add_tokens` gives are read as audio."
-    tokenizer, config = m.load_processor(profile).tokenizer, Gemma3nConfig.from_pretrained(profile.model)
+    tokenizer, config = copy.deepcopy(m.load_processor(profile).tokenizer), Gemma3nConfig.from_pretrained(profile.model)
     tokenizer.add_tokens(['<wave>'])
     with pytest.raises(UserError, match=r'id \d+.* images and audio'): m.check_words(tokenizer, config, ['<wave>'])
     tokenizer.add_special_tokens(dict(additional_special_tokens=['<unused0>']))
@@ -224,6 +225,46 @@ def test_words_take_slots_with_sensible_rows(folder, profile, tmp_path):
     expected = m.first_rows(table, processor.tokenizer, processor.claimed)
     assert torch.equal(rows[[m.WORDS.index(w) for w in processor.claimed]], expected)
     assert torch.cosine_similarity(rows[-1], rows[-2], 0) > torch.cosine_similarity(rows[-1], rows[-32], 0)
+
+
+def test_new_rows_learn_at_a_rate_of_their_own(folder, store, tmp_path):
+    "Guard: `create_optimizer` in `ValidatedSFT`: five times the rate where the base has never read the words, and one rate where it has."
+    rates = lambda trainer: [(g['lr'], sum(p.numel() for p in g['params'])) for g in trainer.create_optimizer().param_groups if g['params']]
+    rate = store.profile.sft_learning_rate
+    assert {lr for lr, _ in rates(make_trainer(store, steps=1))} == {rate}
+    store.profile = replace(store.profile, model=str(as_gemma(folder, tmp_path/'gemma')))
+    found = rates(make_trainer(store, steps=1))
+    assert found[-1] == (pytest.approx(5*rate), len(m.WORDS)*64) and {lr for lr, _ in found[:-1]} == {rate}
+
+
+def test_another_adapter_in_the_same_base(profile, batch, tmp_path):
+    "Guard: `exchange_adapter`: the numbers are the other adapter's to the last bit, and what does not fit is not exchanged."
+    for name, size in (('one', .01), ('two', .02)): stirred(m.load_model(profile, trainable=True), size).save_pretrained(tmp_path/name)
+    model = m.load_model(profile, str(tmp_path/'one'))
+    with torch.no_grad():
+        first = model(**batch).logits
+        assert m.exchange_adapter(model, profile, str(tmp_path/'two'))
+        assert torch.equal(model(**batch).logits, m.load_model(profile, str(tmp_path/'two'))(**batch).logits) and not torch.equal(model(**batch).logits, first)
+    assert not m.exchange_adapter(m.load_model(profile), profile, str(tmp_path/'two'))
+    m.load_model(replace(profile, lora_rank=8), trainable=True).save_pretrained(tmp_path/'wide')
+    assert not m.exchange_adapter(model, profile, str(tmp_path/'wide'))
+
+
+def test_audio_is_neither_read_nor_reported(profile, capfd):
+    "Guard: `leave_out_audio`."
+    state = torch.get_rng_state()
+    model = m.load_base(profile)
+    assert model.model.audio_tower is None and 'audio_tower' not in ''.join(capfd.readouterr())
+    assert torch.equal(torch.get_rng_state(), state), 'loading draws numbers: a run of the stand-in would not be the same'
+
+
+def test_everything_may_be_drawn(profile, monkeypatch):
+    "Guard: `top_p=1.` in `write`: a repository may come with one of its own."
+    model, processor, asked = m.load_base(profile).eval(), m.load_processor(profile), []
+    model.generation_config.top_p = .5
+    monkeypatch.setattr(model, 'generate', lambda **kwargs: asked.append(kwargs) or kwargs['input_ids'])
+    m.write(model, processor, EYES[:1], ['Say.'], max_new_tokens=2, temperature=1.)
+    assert (asked[0]['top_p'], asked[0]['top_k']) == (1., 0)
 
 
 def test_image_ids_are_never_written(profile, monkeypatch):
@@ -282,7 +323,7 @@ def test_no_copy_of_the_table(store):
 
 @trl_1_16
 def test_head_gives_what_trl_gives(adapted, batch):
-    "Guard: softcap and shift in `fuse_head`."
+    "Guards: softcap, shift and `detach` in `fuse_head`."
     from trl.trainer.utils import add_fused_lm_head
     base, out = adapted.get_base_model(), {}
     forward = base.forward
@@ -292,6 +333,7 @@ def test_head_gives_what_trl_gives(adapted, batch):
         one = base(**batch, fused_lm_head=True)
         out[name] = one, gradients(base, batch, fused_lm_head=True)
     for field in ('loss', 'log_probs', 'entropy', 'is_top1', 'label_mask'): torch.testing.assert_close(out['ours'][0][field], out['theirs'][0][field])
+    assert out['ours'][0].log_probs.requires_grad and not out['ours'][0].entropy.requires_grad, 'whoever keeps the entropy keeps the logits of its tokens'
     assert same(out['ours'][1], out['theirs'][1])
     base.forward = forward
     fuse_loss = adapted(**batch).loss

@@ -7,24 +7,24 @@ __all__ = ['CAP', 'ALIKE', 'Live', 'Unpacked', 'Hollow', 'hollow_model', 'step_p
            'in_float32', 'agreement', 'Meter', 'gib', 'small', 'cap_memory', 'Checks', 'told', 'check_gradients',
            'check_sft', 'check_ppo', 'receipt_page', 'check_gemma']
 
-# %% ../nbs/11b_check.ipynb #6f3e9aaf
-import copy, html, json, math, os, signal, tempfile, time, weakref
+# %% ../nbs/11b_check.ipynb #512f2ed3
+import math, os, signal, tempfile, time, weakref
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from unittest import mock
-import bitsandbytes, numpy as np, pandas as pd, torch
+import bitsandbytes, pandas as pd, torch
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForImageTextToText, TrainerCallback
-from .env import PROFILES, Profile, Stopped, UserError, get_profile, hardware
+from .env import Profile, Stopped, UserError, get_profile, hardware
 from .store import Store, write_json
 from .pool import SimPool
 from .data import make_dataset
-from .model import (BUDGETS, PROMPT, SKIP, TARGETS, WORDS, check_machine, free_memory, fuse_head, load_model, memory_table, model_config, peak_table,
+from .model import (BUDGETS, PROMPT, SKIP, TARGETS, WORDS, check_machine, free_memory, fuse_head, load_processor, model_config, peak_table,
                                scale_gradients, steady, steady_ends)
 from .sft import make_trainer, train_sft
 from .ppo import train_rl
@@ -101,7 +101,7 @@ def hollow_model(
     fuse_head(model.get_base_model())
     return model
 
-# %% ../nbs/11b_check.ipynb #f958e1d8
+# %% ../nbs/11b_check.ipynb #da0d965d
 def step_peaks(
     profile:Profile
 ) -> dict[str, int]: # bytes over the weights, by step
@@ -113,7 +113,10 @@ def step_peaks(
         model.train(), model.gradient_checkpointing_enable(dict(use_reentrant=False)), model.enable_input_require_grads()
         for step, texts in {"SFT step": profile.sft_micro_batch, "PPO step": profile.rl_micro_batch}.items():
             ids = torch.ones(texts, prompt + profile.max_new_tokens, dtype=torch.long)
-            with Live(texts * profile.max_new_tokens) as live: model(input_ids=ids, labels=ids.clone(), fused_lm_head=True, use_cache=False).loss.backward()
+            with Live(texts * profile.max_new_tokens) as live:
+                out = model(input_ids=ids, labels=ids.clone(), fused_lm_head=True, use_cache=False)
+                out.loss.backward()
+            del out
             model.zero_grad()
             found[step] = live.peak
         model.eval()
@@ -129,8 +132,8 @@ def counted_table(
     rows = []
     for step, over in steps.items():
         part = table[table.step == step].set_index("part").bytes
-        copies = part["adapters"] * ((4 if step == "PPO step" else 3) / (5 if step == "PPO step" else 4) if step != "rollout" else 1)  # their gradients are counted
-        rows.append(dict(step=step, counted=round((part["weights"] + part["CUDA"] + copies + over) / 2**30, 2), table=round(part.sum() / 2**30, 2)))
+        copies = part["adapters"] * {"SFT step": 3 / 4, "PPO step": 4 / 5}.get(step, 1)  # gradients are in the count
+        rows.append(dict(step=step, counted=round(float(part["weights"] + part["CUDA"] + copies + over) / 2**30, 2), table=round(float(part.sum()) / 2**30, 2)))
     return rows
 
 # %% ../nbs/11b_check.ipynb #18b87657
@@ -194,7 +197,7 @@ def gib():
     "The most that was allocated on the GPU at once since the last reset; None without one."
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
 
-# %% ../nbs/11b_check.ipynb #0b389001
+# %% ../nbs/11b_check.ipynb #c41f1757
 CAP = 14.56       # GiB that a T4 has to give
 ALIKE = .99, .95  # cosines that pass: of all gradients, of the worst matrix
 
@@ -229,11 +232,12 @@ def told(
     row:dict # of a check
 ) -> str:
     "Its numbers, in words."
-    names = dict(gib="GiB at most", seconds_per_step="s a step", tokens_per_second="tokens/s written", loss="loss", cosine="cosine to float32", worst="in the worst matrix", success="solved")
-    shown = [f"{row[k]:.4g} {words}" for k, words in names.items() if row.get(k) is not None]
-    return ", ".join(shown + [row["said"]] * ("said" in row)) or f"{row.get('seconds', 0):.0f} s"
+    names = dict(gib="GiB at most", seconds_per_step="s a step", seconds_per_update="s an update", tokens_per_second="tokens/s written", loss="loss at the end", cosine="cosine to float32", worst="in the worst matrix")
+    shown = [f"{row[k]:{'.5f' if k in ('cosine', 'worst') else '.3g'}} {words}" for k, words in names.items() if row.get(k) is not None]
+    if "said" in row: shown.append(row["said"])
+    return ", ".join(shown) or f"{row.get('seconds', 0):.0f} s"
 
-# %% ../nbs/11b_check.ipynb #345963fa
+# %% ../nbs/11b_check.ipynb #79869cf8
 def check_gradients(store:Store):
     "float16 against float32, on one batch of SFT."
     trainer = make_trainer(store, steps=1, validation=9)
@@ -263,20 +267,21 @@ def check_ppo(store:Store, pool:SimPool):
     log = train_rl(store, pool, updates=1, callbacks=[meter])
     last, rows = log.iloc[-1], pd.DataFrame(meter.rows)
     table = pd.read_parquet(store.run / "rl/ppo/rollouts.parquet")
-    numbers = [last.reward, last.step_kl, last.gradient_norm, last.value_loss]
-    return dict(passed=all(map(math.isfinite, numbers)), gib=rows.gib.max() if rows.gib.notna().all() else None, seconds_per_step=last.seconds_generate + last.seconds_score + last.seconds_learn + last.seconds_simulate,
-                tokens_per_second=float((table.think_tokens + table.action_tokens).sum() / last.seconds_generate), success=float(last.success),
+    numbers, written = [last.reward, last.step_kl, last.gradient_norm, last.value_loss], load_processor(store.profile).tokenizer(table.output.tolist(), add_special_tokens=False).input_ids
+    return dict(passed=all(map(math.isfinite, numbers)), gib=rows.gib.max() if rows.gib.notna().all() else None, seconds_per_update=last.seconds_generate + last.seconds_score + last.seconds_learn + last.seconds_simulate,
+                tokens_per_second=float(sum(map(len, written)) / last.seconds_generate),
                 said=f"writing {last.seconds_generate:.1f} s, scoring {last.seconds_score:.1f}, learning {last.seconds_learn:.1f}, simulating {last.seconds_simulate:.1f}")
 
-# %% ../nbs/11b_check.ipynb #66d92a62
+# %% ../nbs/11b_check.ipynb #81b7742a
 def receipt_page(
     receipt:dict
 ) -> str:
     "A receipt for people, in Markdown."
     on, rows = receipt["machine"], receipt["checks"]
+    memory = f"{on['gpu_memory']} GB on the GPU, " if on["gpu"] else ""
     lines = [f"# {receipt['verdict']}: {receipt['model']} on {on['gpu'] or 'a CPU'}", "",
              f"Made {receipt['made']} by `{receipt['command']}`, profile `{receipt['profile']}`, weights: {receipt['weights']}.", "",
-             f"{on['cpus']} cores, {on['memory']} GB, {on['gpu_memory'] or 'no'} GB of GPU memory, {on['system']}, Python {on['python']}; " + ", ".join(f"{k} {v}" for k, v in on["versions"].items() if v) + ".", "",
+             f"{on['cpus']} cores, {on['memory']} GB, {memory}{on['system']}, Python {on['python']}; " + ", ".join(f"{k} {v}" for k, v in on["versions"].items() if v) + ".", "",
              "| check | verdict | seconds in all | found |", "|---|---|---|---|"]
     lines += [f"| {r['check']} | {'pass' if r['passed'] else 'FAIL'} | {r['seconds']:.0f} | {told(r)} |" for r in rows]
     if receipt["shapes"]:

@@ -101,7 +101,7 @@ PROFILES = {p.name: p for p in (
     Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
             rl_updates=8, rl_batch=256, rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only;
-    # an expert's text has 131 tokens at most in English and 145 in Korean; a PPO step of two texts peaks at 10 GiB, of four at 12 (11b counts). The id is a mirror that asks for no
+    # an expert's text has 131 tokens at most in English and 145 in Korean; a PPO step of two texts peaks at 9.0 GiB, of four at 10.5, a rollout at 12 (11b counts). The id is a mirror that asks for no
     # login (Gemma's licence binds all the same); Google's own is google/gemma-3n-E2B-it.
     Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", 256, 160, lora_rank=16, demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=3, sft_learning_rate=2e-4,
             rl_updates=40, rl_batch=32, rl_micro_batch=2, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16),

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['WORDS', 'STANDIN', 'MIRROR', 'TURN_END', 'BUDGETS', 'SOFT_PIXELS', 'FOUR_BIT_ERROR', 'SKIP', 'WEIGHTS',
            'UNNORMALISED', 'UNNORMALISED_ENDS', 'HALF', 'SCALE', 'LOGITS', 'TARGETS', 'E2B', 'GEMMA4_E2B', 'GEMMA4_E4B',
-           'PARTS', 'FOUR_BITS', 'PROMPT', 'claim_slots', 'forbidden', 'check_words', 'model_path', 'set_image_size',
-           'load_processor', 'four_bit_error', 'check_layers', 'keep_memory', 'free_memory', 'check_machine',
-           'leave_out_audio', 'load_base', 'steady', 'steady_ends', 'scale_gradients', 'fuse_head', 'fuse_heads',
-           'first_rows', 'word_ids', 'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter',
-           'load_model', 'exchange_adapter', 'chat', 'write', 'image_features', 'model_config', 'memory_table',
-           'peak_table']
+           'PARTS', 'FOUR_BITS', 'PROMPT', 'RECOMPUTED', 'READ', 'claim_slots', 'forbidden', 'check_words',
+           'model_path', 'base_name', 'set_image_size', 'load_processor', 'four_bit_error', 'check_layers',
+           'keep_memory', 'free_memory', 'check_machine', 'leave_out_audio', 'load_base', 'steady', 'steady_ends',
+           'scale_gradients', 'fuse_head', 'fuse_heads', 'first_rows', 'word_ids', 'lora_config', 'trained_rows',
+           'new_adapter', 'fingerprint', 'check_adapter', 'load_model', 'exchange_adapter', 'chat', 'write',
+           'image_features', 'model_config', 'memory_table', 'peak_table']
 
 # %% ../nbs/03_model.ipynb #4eb62092
 import ctypes, functools, gc, hashlib, json, logging, math, os, re, shutil, tempfile, types
@@ -94,6 +94,12 @@ def model_path(
 ) -> str: # a folder or a Hub id
     "Where a profile's base model is."
     return str(STANDIN) if profile.model == "standin" else profile.model
+
+def base_name(
+    profile:Profile
+) -> str:
+    "What an adapter says that it adapts: the base's name on the Hub, and for the stand-in no path of the machine that trained it."
+    return f"{PACKAGE.name}/{STANDIN.name}" if profile.model == "standin" else profile.model
 
 MIRROR = "unsloth/gemma-3n-E2B-it"  # asks for no login; Gemma's licence binds its users all the same
 
@@ -320,7 +326,7 @@ def fuse_head(
         log_probs, entropy, is_top1 = (torch.cat(p) for p in zip(*parts))
         loss = -log_probs.sum() / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
         log_probs, entropy, is_top1 = (p.new_zeros(mask.shape).masked_scatter(mask, p) for p in (log_probs, entropy, is_top1))
-        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top1, label_mask=mask)
+        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy.detach(), is_top1=is_top1, label_mask=mask)
     model.forward = types.MethodType(forward, model)
 
 def fuse_heads():
@@ -429,7 +435,9 @@ def load_model(
         folder = _adapter_folder(adapter)
         check_adapter(profile, folder)
         model = _fetch(lambda: PeftModel.from_pretrained(model, folder, is_trainable=trainable), adapter)
-    elif trainable: model = new_adapter(model, profile)
+    elif trainable:
+        model = new_adapter(model, profile)
+        model.peft_config["default"].base_model_name_or_path = base_name(profile)
     if profile.dtype == "float16": steady_ends(model)
     if profile.dtype == "float16" and trainable: scale_gradients(model)
     return model.eval()
@@ -530,21 +538,23 @@ def memory_table(
     return list(rows.values())
 
 # %% ../nbs/03_model.ipynb #01b7c331
-PROMPT = 48  # tokens of a chat besides the image, about
+PROMPT = 48                    # tokens of a chat besides the image, about
+RECOMPUTED, READ = 10.5, 5.    # what a layer holds at once for a token when it is computed again, and when it is only read: float32 numbers, in widths of feed-forward and streams together
 
 def peak_table(
     profile:Profile
 ) -> list[dict]: # step, part, bytes
-    "Estimated peak memory of an SFT step, a rollout and a PPO step on a GPU: arithmetic, not a measurement."
+    "Estimated peak memory of an SFT step, a rollout and a PPO step on a GPU: arithmetic, which 11b checks against a count."
     model = _shapes(profile)
     text, read = model.config.text_config, getattr(model.config, "vision_soft_tokens_per_image", BUDGETS[0]) + PROMPT
     trained = profile.lora_rank * sum(m.in_features + m.out_features for n, m in model.named_modules() if re.fullmatch(TARGETS, n)) + len(WORDS) * text.hidden_size
-    streams, inside = 4 * getattr(text, "altup_num_inputs", 1) * text.hidden_size, 4 * 4 * int(np.max(text.intermediate_size)) * (1 + getattr(text, "use_double_wide_mlp", False))
+    streams, forward = 4 * getattr(text, "altup_num_inputs", 1) * text.hidden_size, 4 * int(np.max(text.intermediate_size)) * (1 + getattr(text, "use_double_wide_mlp", False))
+    inside, reading = (times * (forward + streams) for times in (RECOMPUTED, READ))
     token = text.num_hidden_layers * inside if profile.model == "standin" else text.num_hidden_layers * streams + inside
     own = text.num_hidden_layers - text.num_kv_shared_layers  # layers with keys and values of their own
     cache = 4 * sum(m.out_features for n, m in model.named_modules() if (layer := re.search(r"layers\.(\d+)\.self_attn\.(k|v)_proj$", n)) and "language_model" in n and int(layer[1]) < own)
     learn = lambda batch, copies: {"adapters": 4 * copies * trained, "activations": batch * (read + profile.max_new_tokens) * token, "logits": 5 * 4 * LOGITS}
     steps = {"SFT step": learn(profile.sft_micro_batch, 4), "PPO step": learn(profile.rl_micro_batch, 5),
-             "rollout": {"adapters": 4 * 4 * trained, "activations": profile.rl_batch * read * (streams + inside), "keys and values": profile.rl_batch * (read + profile.max_new_tokens) * cache}}
+             "rollout": {"adapters": 4 * 4 * trained, "activations": profile.rl_batch * read * (streams + reading), "keys and values": profile.rl_batch * (read + profile.max_new_tokens) * cache}}
     fixed = {"weights": sum(r["four_bit_bytes"] for r in memory_table(profile)), "CUDA": 2**29}
     return [dict(step=step, part=part, bytes=n) for step, parts in steps.items() for part, n in (fixed | parts).items()]

@@ -20,7 +20,8 @@ from transformers.trainer_pt_utils import safe_globals
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, Stopped, UserError, agreed, led, seed_all
 from .store import RESUMES, Store, sha256, whole
-from .sim import TASKS, parse_output
+from .sim import parse_output
+from .tasks import TASKS
 from .pool import SimPool, run_episode
 from .tasks import spread
 from .data import demonstrate, read_dataset

@@ -429,6 +429,8 @@ def _commit(self:Hub, push, files):
                         "or choose another --hub")
     names = [f"{push.name}/{file}" for file in (*files, SEAL)]
     added = [CommitOperationAdd(name, push.folder / Path(name).name) for name in names]
+    card = push.folder.parent / "README.md"
+    if push.name == "report" and card.is_file(): added.append(CommitOperationAdd("README.md", card))
     removed = [CommitOperationDelete(path) for path in push.stale(found.files, self.own) if path not in names]
     self.api.create_commit(self.repo, added + removed, commit_message=push.name, parent_commit=found.commit)
 
@@ -528,13 +530,14 @@ class Store:
     "A run folder and, if named, its Hub repository. Raises `UserError` if the folder cannot be used."
     def __init__(self,
         run,             # the run folder; made if it is not there
-        profile:Profile=None, # None: the folder's own, else the one that fits this machine
+        profile=None,    # a `Profile` or the name of one; None: the folder's own, else the one that fits this machine
         hub:str=None,    # Hub repository, "user/name"; made private if it is not there
         seed:int=0,      # recorded in the folder's configuration
         new:bool=True,   # False: the folder must exist, here or on the Hub
         shipped:bool=False, # True: the stand-in's adapters that come with thinkact_nb will do where the run has none
         public:bool=False # True: the repository may be one that everybody can read
     ):
+        if isinstance(profile, str): profile = get_profile(profile)
         self.run, self.hub, self.shipped = Path(run), self._connect(hub, public), shipped
         config = self.run / "config.json"
         with on_disk(): there = config.exists()

@@ -15,7 +15,8 @@ if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave
 RUN = '''#| eval: false
 from thinkact_nb.store import Store
 RUN, HUB, RETRAIN = "run", "", False  # a folder; "name/robot" of yours on the Hub, to push to and take from; True makes again what is there
-store = Store(RUN, hub=HUB, shipped=True)'''
+PROFILE = None  # what fits this machine; "gemma4" on a T4: Gemma 4 E2B in place of Gemma 3n
+store = Store(RUN, PROFILE, HUB, shipped=True)'''
 SHARED = {'%pip install': INSTALL, 'RUN, HUB, RETRAIN =': RUN}  # what marks a cell, what it should be
 
 
