@@ -27,10 +27,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
 from check_standin import answers, summary, unseen_tables
 from standin_tables import LANGUAGE, Asker, repetition, table_of, words_scenes
-from widen_standin import widen
 from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
-from thinkact_nb.model import SKIP
+from thinkact_nb.model import SKIP, TURN_END
 from thinkact_nb.sim import BINS, COLOURS, World
 from thinkact_nb.tasks import TASKS
 
@@ -351,7 +350,7 @@ class Settings:
     every: int = 250        # steps between two checkpoints
     tables: int = 60        # L0 tables that are asked about at each checkpoint
     stop_after: int | None = None  # steps of this call, to try it out
-    start: Path | None = None  # begin with these weights and the last lesson; narrower ones are widened
+    start: Path | None = None  # begin with these weights and the last lesson
 
 
 class Run:
@@ -441,14 +440,16 @@ def save(model, processor, run):
 def main(settings: Settings):
     torch.manual_seed(settings.seed)
     run, processor = Run(settings), AutoProcessor.from_pretrained(settings.start) if settings.start else make_processor()
-    model = widen(settings.start, WIDTH) if settings.start else make_model(processor.tokenizer)
+    model = Gemma3nForConditionalGeneration.from_pretrained(settings.start, dtype=torch.float32) if settings.start else make_model(processor.tokenizer)
     model.model.vision_tower.to(memory_format=torch.channels_last)
     print(sum(p.numel() for p in model.parameters()), "parameters")
     tables = unseen_tables(settings.tables, SPLITS["validation"] + 500_000)
 
     def measure():
         model.eval()
+        processor.tokenizer.eos_token = TURN_END["gemma3n"]  # an answer ends with its turn
         table = summary(answers(model, processor, *tables))
+        processor.tokenizer.eos_token = "<eos>"
         model.train()
         return {k: table[k] for k in ("coordinates_within_1", "found", "twins", "list_right")}
 
