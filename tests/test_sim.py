@@ -249,19 +249,6 @@ def test_what_a_world_held_before_changes_no_digit():
     new.close(), used.close()
 
 
-def test_a_used_world_is_as_good_as_a_new_one():
-    "Guard: bodies that leave in the order they came leave the world's numbering turned around."
-    rng, used = random.Random(0), World()
-    def some(): return Program(tuple(Step(rng.choice(SKILLS), rng.randrange(20, 46), rng.randrange(9, 55)) for _ in range(4)))
-    for scene in SCENES[::3]:
-        used.reset(rng.choice(SCENES)).run(some())
-        (new := World()).reset(scene)
-        program = some()
-        assert used.reset(scene).run(program) == new.run(program)
-        new.close()
-    used.close()
-
-
 def by_hand(task, bodies, moves, words=()): return Scene(task, 'L0', 0, '', tuple(bodies), moves, words=words)
 
 
