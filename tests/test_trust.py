@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     code = f'import os; os.setgid(65534); os.setuid(65534)\nfrom pathlib import Path\nfrom thinkact_nb.env import *\nfrom thinkact_nb.store import *\ntry: Store({str(tmp_path/"other")!r}, get_profile("tiny"))\nexcept UserError as e: print(e)'
     if os.getuid(): pytest.skip('only root can become somebody else')
     tmp_path.chmod(0o755)
-    done = subprocess.run([sys.executable, '-c', 'import sys, thinkact_nb.env\n' + code], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, capture_output=True, cwd='/')
+    done = subprocess.run([sys.executable, '-c', 'import sys, thinkact_nb.store\n' + code], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, capture_output=True, cwd='/')
     assert re.search('cannot (use|write to) .*other.* .Permission denied.: choose another --run folder', done.stdout), done.stdout + done.stderr
 
 
