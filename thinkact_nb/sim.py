@@ -392,6 +392,7 @@ class World:
     def __init__(self):
         self.client, self._shapes, self.bodies, self.egl = pybullet.connect(pybullet.DIRECT), {}, [], renderer() == "egl"
         self._call = call = lambda f, *a, **k: f(*a, physicsClientId=self.client, **k)
+        call(pybullet.resetSimulation, pybullet.RESET_USE_SIMPLE_BROADPHASE)  # what ran before must not change a digit
         if self.egl: call(pybullet.loadPlugin, importlib.util.find_spec("eglRenderer").origin, "_eglRendererPlugin")
         call(pybullet.setGravity, 0, 0, -9.81)
         call(pybullet.setPhysicsEngineParameter, fixedTimeStep=1/240, deterministicOverlappingPairs=1)
@@ -438,7 +439,7 @@ def reset(self:World,
     scene:Scene
 ) -> World: # the world itself
     "Lay the scene's table and bring the arm home."
-    for body in self.bodies: self._call(pybullet.removeBody, body)
+    for body in reversed(self.bodies): self._call(pybullet.removeBody, body)
     for joint, angle in [*enumerate(HOME), *((finger, .04) for finger in FINGERS)]: self._call(pybullet.resetJointState, self.robot, joint, angle, 0)
     self.scene, self.joints, self.held, self.wanted, self.watcher = scene, np.array(HOME), None, None, None
     self.bodies = [self._body(b.kind, COLOURS[b.colour], place, b.yaw) for b, place in zip(scene.bodies, scene.start)]
