@@ -110,3 +110,55 @@ def test_a_planted_pickle_is_not_run(hub, tmp_path):
 def test_going_on_with_other_settings_is_refused(tmp_path):
     ended(start(None, tmp_path, 'run', steps=4))
     assert 'was made with steps 4, not 6' in ended(start(None, tmp_path, 'run', resume='resume', steps=6), 2)
+
+
+def files(folder):
+    "What a stage has: numbers to the last bit, a log without the order of its names."
+    there = [f for f in folder.glob('*') if f.suffix in ('.safetensors', '.json') and f.name != 'manifest.json']
+    return {f.name: json.loads(f.read_text()) if f.suffix == '.json' else f.read_bytes() for f in there}
+
+
+def lose_the_end(run, stage):
+    "As if the machine had been lost after its last checkpoint: what comes after that is not there."
+    made = files(run/stage)
+    for name in (*made, 'manifest.json'): (run/stage/name).unlink()
+    return made
+
+
+SMALL = dict(sft_batch=4, sft_micro_batch=2, max_new_tokens=8, rl_batch=8, rl_micro_batch=4)
+
+
+@pytest.mark.parametrize('steps, last', [(9, 4), (3, 3)], ids=['stopped early', 'at the last step'])
+def test_sft_that_was_over_is_not_trained_on(tmp_path, monkeypatch, steps, last):
+    "Guard: lost between early stopping and the writing of the adapter, a training went on, and another checkpoint became the adapter."
+    from dataclasses import replace
+    from thinkact_nb import data, sft
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.pool import SimPool
+    from thinkact_nb.store import Store
+    monkeypatch.setattr(sft, 'token_losses', lambda *_: dict(think=(1., 1), action=(1., 1)))   # never better than at first
+    store = Store(tmp_path/'run', replace(get_profile('tiny'), **SMALL))
+    data.make_dataset(18, store.begin('data'), SimPool(0))
+    store.push('data')
+    log = sft.train_sft(store, steps=steps, every=1, validation=2)
+    made = lose_the_end(tmp_path/'run', 'sft')
+    again = sft.train_sft(store, resume=True, steps=steps, every=1, validation=2)
+    assert log.step.max() == again.step.max() == last
+    assert files(tmp_path/'run'/'sft') == made and 'adapter_model.safetensors' in made
+
+
+def test_rl_that_was_over_is_not_trained_on(tmp_path, monkeypatch):
+    "Guard: as above; the ledger and the value head too."
+    from dataclasses import replace
+    from thinkact_nb import ppo
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.pool import SimPool
+    from thinkact_nb.store import Store
+    monkeypatch.setattr(ppo, 'SAVE_EVERY', 1)
+    store = Store(tmp_path/'run', replace(get_profile('tiny'), **SMALL), shipped=True)
+    log = ppo.train_rl(store, SimPool(0), updates=1)
+    made = lose_the_end(tmp_path/'run', 'rl/ppo')
+    again = ppo.train_rl(store, SimPool(0), resume=True, updates=1)
+    assert len(log) == len(again) == 1
+    written = files(tmp_path/'run'/'rl/ppo')
+    assert all(written[name] == made[name] for name in ('adapter_model.safetensors', 'value_head.safetensors'))

@@ -30,7 +30,7 @@ from .pool import SimPool
 from .tasks import spread
 from .data import CLAIMS, claims
 from .model import chat, fingerprint, forbidden, free_memory, load_model, load_processor, write
-from .sft import Bar, Checkpoints, only_numbers
+from .sft import Bar, Checkpoints, go_on, only_numbers
 from .reward import EPISODE, RewardWeights, episode_table, judge
 
 # %% ../nbs/06_ppo.ipynb #2a31c55a
@@ -569,7 +569,7 @@ def train_rl(
         trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
         checkpoint = led(lambda: store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else store.anew(f"rl/{algo}"))
         if checkpoint: trainer.reward_funcs[0].resume(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        go_on(trainer, checkpoint)
     led(lambda: (trainer.model.save_pretrained(folder, selected_adapters=["default"]), trainer.save_head(folder), store.push(f"rl/{algo}", base=made["base"])))
     log = pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))
     del trainer
