@@ -77,6 +77,8 @@ def test_one_bit_is_unequal(commits):
     assert n == 8 and wrong == [f"{weights} differs from the twin's"]
     twin = {key: value for key, value in found.items() if key[0] != title}
     assert soak.differing(found, twin)[1] == [f"{weights} differs from the twin's"]
+    fifth = 'sft/checkpoints/checkpoint-5'   # asked for by a signal, at a step at which the twin saved none: nothing to compare, unlike one that the twin never came to
+    assert soak.differing(found, {key: value for key, value in found.items() if key[0] != fifth}) == (6, [])
 
 
 def test_rows_are_compared_to_the_last_digit_and_in_any_order(tmp_path):
