@@ -162,3 +162,4 @@ def test_rl_that_was_over_is_not_trained_on(tmp_path, monkeypatch):
     assert len(log) == len(again) == 1
     written = files(tmp_path/'run'/'rl/ppo')
     assert all(written[name] == made[name] for name in ('adapter_model.safetensors', 'value_head.safetensors'))
+    assert len(ppo.train_rl(store, SimPool(0), resume=True, updates=2)) == 2   # one that is made longer goes on

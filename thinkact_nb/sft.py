@@ -210,11 +210,12 @@ def make_trainer(
 PATIENCE = dict(args=dict(early_stopping_patience=int, early_stopping_threshold=object), attributes=dict(early_stopping_patience_counter=int))  # as transformers keeps it
 
 def ended(
-    checkpoint # a folder
+    checkpoint,  # a folder
+    steps:int=-1 # that are asked for now: a training may be made longer; -1: as many as then
 ) -> bool:
     "Whether a training was over when it saved this checkpoint."
     state = read_json(Path(checkpoint) / "trainer_state.json", {str: object})
-    if state["global_step"] >= state["max_steps"]: return True
+    if state["global_step"] >= (steps if steps > 0 else state["max_steps"]): return True
     waited = (state.get("stateful_callbacks") or {}).get("EarlyStoppingCallback")
     if misfit(waited, PATIENCE): return False
     return waited["attributes"]["early_stopping_patience_counter"] >= waited["args"]["early_stopping_patience"]
@@ -224,7 +225,7 @@ def go_on(
     checkpoint # a folder; None: from the beginning
 ):
     "Train, from a checkpoint if there is one; if that training was over, take up what it had come to."
-    if checkpoint and ended(checkpoint):
+    if checkpoint and ended(checkpoint, trainer.args.max_steps):
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
     else: trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
