@@ -18,12 +18,13 @@ from PIL import Image
 from transformers import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from thinkact_nb import ppo, sim
+from thinkact_nb import critic, ppo, sim
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store
-from thinkact_nb.model import chat, load_model, load_processor
+from thinkact_nb.words import chat, load_processor
+from thinkact_nb.model import load_model
 from thinkact_nb.reward import episode_table
 from thinkact_nb.pool import SimPool, draw_scene
 
@@ -59,7 +60,7 @@ def test_value_loss_is_the_mean_of_the_worse_square(rollout, clip):
     for i, j in zip(*np.nonzero(mask.numpy())):
         o, v, r = (x[i, j].item() for x in (old, now, returns))
         squares.append(max((v - r)**2, (min(max(v, o - clip), o + clip) - r)**2)/2)
-    assert abs(ppo.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
+    assert abs(critic.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def trainer(tmp_path, monkeypatch):
         config = ppo.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
         made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
                              _metrics=dict(train=defaultdict(list)), _seconds={}, _keep=0, _values=[], _passes=[],
-                             model=SimpleNamespace(value_head=ppo.ValueHead(3) if algo.startswith('ppo') else None),
+                             model=SimpleNamespace(value_head=critic.ValueHead(3) if algo.startswith('ppo') else None),
                              state=SimpleNamespace(global_step=0), _raw=raw, reward_funcs=[None], current_gradient_accumulation_steps=1,
                              _step=0, _buffered_inputs=[rolled()])
 
@@ -187,7 +188,7 @@ def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monk
 def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
     "Guard: a fact that came with reward 1 and one that came with −1 are worth that before the first update."
     made = trainer(privileged=True)
-    made.model.value_head = ppo.ValueHead(3, 2)
+    made.model.value_head = critic.ValueHead(3, 2)
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
     rewards = torch.tensor([[0, 0, 1.], [0, -1, 0]])
     made._begin_critic(facts, rewards, MASK)
@@ -204,7 +205,7 @@ def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch)
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
     monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
-    made.model.value_head = ppo.ValueHead(3, 2)
+    made.model.value_head = critic.ValueHead(3, 2)
     out = made._generate_and_score_completions(None)
     foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])
     surprise = rewards - foreseen
@@ -266,9 +267,9 @@ def test_a_claim_said_twice_is_known_twice():
     scene = sim.make_scene('put_on', 'L0', 0)
     claim = f'The {scene.bodies[0].name} is at {sim.loc_text(*scene.bodies[0].place)}'
     text = f'<think>{claim}. Well. {claim}. {claim}, 3 cm away.'
-    ends = [end for end, name in sorted(ppo.told(text, scene)) if name == 'true claim']
+    ends = [end for end, name in sorted(critic.privileged_facts(text, scene)) if name == 'true claim']
     assert ends == [m.end() for m in re.finditer(re.escape(claim), text)]
-    false = [end for end, name in ppo.told(text, scene) if name == 'false claim']
+    false = [end for end, name in critic.privileged_facts(text, scene) if name == 'false claim']
     assert false == [len(text) - 1]
 
 
@@ -324,10 +325,10 @@ def test_what_the_critic_is_told_by_hand():
              ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
     ends = np.cumsum([len(text) for text, _ in parts])
     expected = [(end, name) for end, (_, name) in zip(ends, parts) if name]
-    assert sorted(ppo.told(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
-    known = ppo.facts([text for text, _ in parts], scene)
-    assert known[:, ppo.TOLD.index('true claim')].tolist() == [0, 0] + [1]*7
-    assert known[:, ppo.TOLD.index('false claim')].tolist() == [0]*4 + [1]*5
+    assert sorted(critic.privileged_facts(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
+    known = critic.facts([text for text, _ in parts], scene)
+    assert known[:, critic.PRIVILEGED.index('true claim')].tolist() == [0, 0] + [1]*7
+    assert known[:, critic.PRIVILEGED.index('false claim')].tolist() == [0]*4 + [1]*5
 
 
 def broken(text, rng):
@@ -344,10 +345,10 @@ def test_facts_are_known_no_sooner_than_they_are_said(task):
         right = expert(scene)
         for text in (right, broken(right, rng), broken(right, rng)):
             pieces = [tokenizer.decode([i]) for i in tokenizer(text, add_special_tokens=False).input_ids]
-            whole = ppo.facts(pieces, scene)
+            whole = critic.facts(pieces, scene)
             assert whole[0].sum() == 1 and (np.diff(whole, axis=0) >= 0).all()
-            for k in range(len(pieces)): assert np.array_equal(ppo.facts([*pieces[:k], '.', '<loc00><loc63>'], scene)[:k + 1], whole[:k + 1]), (k, pieces)
-        assert {name for _, name in ppo.told(right, scene)} <= {'true claim', 'right step', 'acts'}
+            for k in range(len(pieces)): assert np.array_equal(critic.facts([*pieces[:k], '.', '<loc00><loc63>'], scene)[:k + 1], whole[:k + 1]), (k, pieces)
+        assert {name for _, name in critic.privileged_facts(right, scene)} <= {'true claim', 'right step', 'acts'}
 
 
 COLOURS = ('red', 'blue', 'green', 'yellow', 'purple')

@@ -24,8 +24,10 @@ from .env import Profile, Stopped, UserError, get_profile, hardware
 from .store import Store, write_json
 from .pool import SimPool
 from .data import make_dataset
-from .model import (BUDGETS, PROMPT, SKIP, TARGETS, WORDS, check_machine, free_memory, fuse_head, load_processor, model_config, peak_table,
-                               scale_gradients, steady, steady_ends)
+from .words import BUDGETS, WORDS, load_processor
+from .model import (SKIP, TARGETS, check_machine, free_memory, fuse_head, model_config, scale_gradients,
+                               steady, steady_ends)
+from .memory import PROMPT, peak_table
 from .sft import make_trainer, train_sft
 from .ppo import train_rl
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 import tyro
 from . import __version__
-from .env import (PROFILES, Profile, SPLITS, SPLIT_SIZE, UserError, check_name, get_profile, hardware, one_line,
-                             quiet, rank, split_of)
+from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, get_profile, hardware,
+                             one_line, quiet, rank, split_of)
 from .store import MAKES, MODEL, Store, disk_fault, profile_fault, read_json, read_parquet, whole, write_json
 from .report import COSTS, RL, build_report, film, findings, png, read_table
 

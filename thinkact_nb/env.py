@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'PROFILES', 'GPU_MEMORY', 'SPLITS', 'SPLIT_SIZE', 'UserError', 'check_name', 'Stopped', 'one_line', 'say',
-           'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all', 'rank', 'led', 'agreed']
+           'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all', 'rank']
 
 # %% ../nbs/00_env.ipynb #21435c8d
 import ctypes, importlib.metadata, os, platform, random, sys
@@ -142,31 +142,7 @@ def seed_all(
     import torch
     torch.manual_seed(seed)
 
-# %% ../nbs/00_env.ipynb #47055d0a
+# %% ../nbs/00_env.ipynb #47055d0b
 def rank() -> int:
     "The number of this process under `accelerate launch`; 0 if it is alone."
     return int(os.environ.get("RANK", 0))
-
-def led(
-    work # a function without arguments
-):
-    "What the first process made of the work, for all of them, once all have come so far; a `UserError` is raised in each."
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1: return work()
-    from torch import distributed
-    distributed.barrier()
-    out = [None, None]
-    if not rank():
-        try: out[0] = work()
-        except UserError as e: out[1] = e
-    distributed.broadcast_object_list(out)
-    if out[1]: raise out[1]
-    return out[0]
-
-def agreed(
-    number:int
-) -> int:
-    "The largest of the numbers that the processes give."
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1: return number
-    import torch
-    torch.distributed.all_reduce(largest := torch.tensor(number, device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu"), torch.distributed.ReduceOp.MAX)
-    return largest.item()

@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 from . import __version__
 from .env import UserError, check_name
 from .store import ADAPTER, PACKAGE, SEAL, Store, disk_fault, foreign, read_parquet, whole
-from .sim import INNER, Program, Scene, Step, to_bins
+from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
-from .data import expert, render_output
+from .data import expert
 from .reward import EPISODE, episode_table, judge, rollout
 
 # %% ../nbs/07_eval.ipynb #7219a251
@@ -99,7 +99,7 @@ _memory = {}
 def _tokenizer(profile):
     "What counts tokens; of the stand-in the file is enough, so a policy without a model needs no torch."
     if profile.model != "standin":
-        from thinkact_nb.model import load_processor
+        from thinkact_nb.words import load_processor
         return load_processor(profile).tokenizer
     from tokenizers import Tokenizer
     whole = Tokenizer.from_file(str(PACKAGE / "standin" / "tokenizer.json"))
@@ -135,7 +135,8 @@ def act(
         if callable(arm): outputs = [str(arm(image, s.instruction)) for image, s in zip(pool.images(scenes, p.image_size), scenes)]
         else: outputs = [(expert if arm == "expert" else random_output)(s) for s in scenes]
         return episode_table(judge(scenes, outputs, pool, _tokenizer(p), arm=name)).assign(weights="", **protocol)
-    from thinkact_nb.model import fingerprint, load_processor
+    from thinkact_nb.words import load_processor
+    from thinkact_nb.model import fingerprint
     processor, step = load_processor(p), p.eval_batch
     model, episodes = _loaded(store.profile, adapter, weights := fingerprint(store.profile, adapter)), []
     for i in tqdm(range(0, len(scenes), step), name, unit="batch", disable=len(scenes) <= step):

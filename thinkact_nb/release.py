@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForImageTextToText
 from .env import Profile, UserError
-from .model import check_adapter, forbidden, load_processor, model_path
+from .words import forbidden, load_processor, model_path
+from .model import check_adapter
 
 # %% ../nbs/09b_release.ipynb #09b00009
 def merge(

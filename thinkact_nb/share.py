@@ -13,10 +13,10 @@ import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from .env import UserError
 from .store import public_fault, write_json
-from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, solve
+from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
 from .tasks import RELATIONS, TASKS
 from .pool import FPS, SimPool, record_episode, write_video
-from .data import COLUMNS, LANGUAGES, NUMBERS, PART, Teller, demonstrate, render_output, row_fault, think_of
+from .data import COLUMNS, LANGUAGES, NUMBERS, PART, Teller, demonstrate, row_fault, think_of
 
 # %% ../nbs/02b_share.ipynb #affa880f
 KOREAN = dict(

@@ -6,9 +6,9 @@
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE', 'CLEARANCE',
            'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'HOME', 'FAILURES', 'NO_PROGRAM', 'CRASHED',
            'FINGERS', 'TABLE', 'LAMP', 'LENS', 'TRAVEL', 'to_bins', 'to_metres', 'loc_text', 'Step', 'Program',
-           'Output', 'parse_program', 'parse_output', 'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask', 'Task',
-           'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome', 'renderer', 'World',
-           'Unreachable']
+           'Output', 'parse_program', 'parse_output', 'render_output', 'Body', 'Scene', 'Table', 'rests', 'fetch',
+           'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'inverse_kinematics', 'Outcome', 'renderer',
+           'World', 'Unreachable']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import functools, importlib.util, itertools, math, os, re, subprocess, sys, tempfile
@@ -101,6 +101,14 @@ def parse_output(
     m = _OUTPUT.fullmatch(text)
     if not m: return Output("", None, "no <think>…</think><action>…</action>")
     return Output(m[1].strip(), *parse_program(m[2]))
+
+# %% ../nbs/01_sim.ipynb #b8281904
+def render_output(
+    think:str,
+    program:Program
+) -> str:
+    "The text a policy should write."
+    return f"<think>{think}</think><action>{program}</action>"
 
 # %% ../nbs/01_sim.ipynb #6d02cfbd
 COLOURS = dict(red=(.85, .1, .1), blue=(.1, .45, .9), green=(.1, .65, .2), yellow=(.95, .8, .1), purple=(.55, .2, .7), orange=(.95, .5, .1),
