@@ -211,7 +211,7 @@ class Env(Common):
 
     def __call__(self):
         from huggingface_hub import get_token
-        with quiet(): from thinkact_nb.sim import renderer
+        with quiet(): from thinkact_nb.world import renderer
         machine, profile = hardware(), get_profile(self.profile)
         why = "asked for" if self.profile else f"a GPU with {machine['gpu_memory']} GB" if machine["gpu"] else "no GPU"
         if self.json: return print(json.dumps(machine | dict(profile=asdict(profile), why=why, renderer=renderer(), hub_login=bool(get_token())), indent=1))
@@ -455,12 +455,13 @@ class Act(Common):
         store = self.begin()
         with quiet():
             from thinkact_nb import evaluate, sim
+            from thinkact_nb.world import World
             from thinkact_nb.pool import FPS, SimPool, write_video
         arm = self.policy(store, evaluate.ADAPTERS)
         scene = sim.make_scene(self.task, self.level, self.seed)
         row = self.recorded(scene) if self.table else evaluate.act(store, arm, [scene], SimPool(0)).to_dict("records")[0]
         file = store.path("act") / f"{self.task}-{self.level}-{self.seed}.png"
-        world = sim.World()
+        world = World()
         frames, end = film(row, world)
         with whole(file) as part: part.write_bytes(png(frames[0]))
         with whole(file.with_suffix(".mp4")) as part: write_video(frames + [frames[-1]] * FPS, part)

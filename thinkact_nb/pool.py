@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError
-from .sim import (CRASHED, FAILURES, FINGERS, LEVELS, NO_PROGRAM, Outcome, World, make_scene, parse_program,
-                             renderer, solve)
+from .sim import CRASHED, FAILURES, LEVELS, NO_PROGRAM, Outcome, make_scene, parse_program, solve
+from .world import FINGERS, World, renderer
 from .tasks import TASKS
 
 # %% ../nbs/01c_pool.ipynb #13135bf6

@@ -9,8 +9,9 @@ __all__ = ['RELATIONS', 'stands', 'pad_distances', 'spread', 'TabletopEnv']
 import math
 import gymnasium, numpy as np
 from .env import UserError
-from .sim import (CLEARANCE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, TASKS, Ask, Body, Scene, Task, World,
-                             fetch, make_scene, parse_output, rests, to_metres)
+from .sim import (CLEARANCE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, TASKS, Ask, Body, Scene, Task, fetch,
+                             make_scene, parse_output, rests, to_metres)
+from .world import World
 
 # %% ../nbs/01b_tasks.ipynb #f110c810
 def _stack(table):

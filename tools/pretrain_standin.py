@@ -31,7 +31,8 @@ from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.words import TURN_END
 from thinkact_nb.model import SKIP
-from thinkact_nb.sim import BINS, COLOURS, World
+from thinkact_nb.sim import BINS, COLOURS
+from thinkact_nb.world import World
 from thinkact_nb.tasks import TASKS
 
 VOCABULARY, SOFT_TOKENS, PIXELS, LAYERS, HEAD = 1152, 64, 128, 4, 32
