@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import memory, model as m, words
 from thinkact_nb.env import UserError, get_profile
-from thinkact_nb.store import Store, seal
+from thinkact_nb.files import seal
+from thinkact_nb.store import Store
 from thinkact_nb.ppo import PPOTrainer, rl_config, rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 

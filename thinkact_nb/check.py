@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForImageTextToText, TrainerCallback
 from .env import Profile, Stopped, UserError, get_profile, hardware
-from .store import Store, write_json
+from .files import write_json
+from .store import Store
 from .pool import SimPool
 from .data import make_dataset
 from .words import BUDGETS, WORDS, load_processor

@@ -18,7 +18,8 @@ import tyro
 from . import __version__
 from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, get_profile, hardware,
                              one_line, quiet, rank, split_of)
-from .store import MAKES, MODEL, Store, disk_fault, profile_fault, read_json, read_parquet, whole, write_json
+from .files import disk_fault, read_json, read_parquet, whole, write_json
+from .store import MAKES, MODEL, Store, profile_fault
 from .report import COSTS, RL, build_report, film, findings, png, read_table
 
 # %% ../nbs/12_cli.ipynb #873cf8d1

@@ -22,7 +22,8 @@ from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
 from . import __version__
 from .env import UserError, check_name
-from .store import ADAPTER, PACKAGE, SEAL, Store, disk_fault, foreign, read_parquet, whole
+from .files import SEAL, disk_fault, read_parquet, whole
+from .store import ADAPTER, PACKAGE, Store, foreign
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
 from .data import expert

@@ -27,7 +27,8 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, BitsAndBytesC
                           Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig, PreTrainedConfig, PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .env import GPU_MEMORY, Profile, UserError, hardware, quiet
-from .store import ADAPTER, MODEL, SEAL, damage, foreign, read_json, read_seal
+from .files import SEAL, damage, read_json, read_seal
+from .store import ADAPTER, MODEL, foreign
 from .sim import BINS
 from .words import STANDIN, WORDS, base_name, chat, fetched, forbidden, load_processor, model_path, word_ids
 

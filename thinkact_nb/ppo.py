@@ -22,7 +22,8 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, UserError, check_name, rank, seed_all
-from .store import Store, read_parquet, whole, write_json
+from .files import read_parquet, whole, write_json
+from .store import Store
 from .sim import COLOURS, Scene, make_scene
 from .tasks import TASKS, spread
 from .pool import SimPool

@@ -16,7 +16,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from .env import say, split_of
-from .store import CONFIG, NUMBER, SHIPPED, Store, kept, read_json, whole, write_json
+from .files import NUMBER, read_json, whole, write_json
+from .store import CONFIG, SHIPPED, Store, kept
 
 # %% ../nbs/09_report.ipynb #e72a31c1
 LOG = [{str: (*NUMBER, type(None))}]

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, UserError, seed_all
-from .store import Store, sha256, whole
+from .files import sha256, whole
+from .store import Store
 from .sim import parse_output
 from .tasks import TASKS, spread
 from .pool import SimPool, run_episode

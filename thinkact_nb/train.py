@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 from .env import Stopped, UserError, rank
-from .store import RESUMES, Store, misfit, read_json
+from .files import misfit, read_json
+from .store import RESUMES, Store
 
 # %% ../nbs/03c_train.ipynb #47055d0a
 def alone() -> bool:

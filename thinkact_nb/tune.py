@@ -13,7 +13,8 @@ import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from transformers import TrainerCallback
 from .env import SPLITS, Profile, UserError, check_name
-from .store import Store, seal, write_json
+from .files import seal, write_json
+from .store import Store
 from .tasks import spread
 from .pool import SimPool
 from .reward import RewardWeights

@@ -125,7 +125,8 @@ def training(steps=12):
     from transformers import EarlyStoppingCallback, TrainerCallback
     from thinkact_nb.data import make_dataset
     from thinkact_nb.env import get_profile
-    from thinkact_nb.store import Store, read_seal
+    from thinkact_nb.files import read_seal
+    from thinkact_nb.store import Store
     from thinkact_nb.train import Checkpoints
     from thinkact_nb.sft import make_trainer
     from thinkact_nb.pool import SimPool
