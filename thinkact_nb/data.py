@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'CLAIMS', 'LANGUAGES', 'PART', 'CARD', 'COLUMNS', 'mention', 'centimetres',
-           'counted', 'Teller', 'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'in_english', 'check_language',
-           'demonstration', 'demonstrate', 'make_dataset', 'card', 'row_fault', 'read_dataset']
+           'counted', 'ThinkWriter', 'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'in_english',
+           'check_language', 'demonstration', 'demonstrate', 'make_dataset', 'card', 'row_fault', 'read_dataset']
 
 # %% ../nbs/02_data.ipynb #b041bfad
 import io, json, math, re, shutil, sys, tempfile
@@ -24,22 +24,35 @@ from .pool import SimPool, own_world
 
 # %% ../nbs/02_data.ipynb #4099622d
 ENGLISH = dict(
-    seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.", "Here the {name} is at {loc}.", "Now I see {a} {name} at {loc}."),
-    away=("The {name} is at {loc}, {cm} cm away.", "I see the {name} at {loc}, {cm} cm away.", "There is {a} {name} at {loc}, {cm} cm away.",
-          "Here the {name} is at {loc}, {cm} cm away.", "Now I see {a} {name} at {loc}, {cm} cm away."),
-    choice=("The {word} one is the {name}.", "So the {word} one is the {name}.", "The {name} is the {word} one.", "That makes the {name} the {word} one.", "The {word} one must be the {name}."),
-    count=("I see {most} and {least}.", "There are {most} and {least}.", "I count {most} and {least}.", "The table holds {most} and {least}.", "Here are {most} and {least}."),
-    beside=("There is room {relation} the {goal}: {loc}.", "I see room {relation} the {goal}: {loc}.", "Here is room {relation} the {goal}: {loc}.",
-            "Now I choose room {relation} the {goal}: {loc}.", "The table has room {relation} the {goal}: {loc}."),
-    free=("There is room at {loc}.", "I see room at {loc}.", "Here is room at {loc}.", "Now I choose room at {loc}.", "Nothing stands at {loc}."),
-    between=("The wall stands between the {block} and the {goal}.", "Between the {block} and the {goal} stands the wall.", "The wall is between the {block} and the {goal}.",
-             "The wall separates the {block} and the {goal}.", "The wall blocks the way between the {block} and the {goal}."),
-    put=("I carry the {block} to the {goal}.", "I grasp the {block} and set it on the {goal}.", "So I move the {block} to the {goal}.",
-         "I take the {block} to the {goal}.", "So the {block} goes onto the {goal}."),
-    there=("I carry the {block} there.", "I grasp the {block} and set it there.", "So I move the {block} there.", "I take the {block} there.", "So the {block} goes there."),
-    each=("I move each one to its pad.", "So each one goes onto its pad.", "I take them to their pads one by one.", "Each one is set on its pad.", "So I sort them one by one."),
-    trade=("The {block} waits there.", "I move the {block} there first.", "So the {block} goes there first.", "I put the {block} aside there.", "First I take the {block} there."),
-    around=("I carry the {block} around its end.", "So I go around its end.", "I take the {block} past its end.", "The way leads around its end.", "So the {block} goes around its end."))
+    seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.",
+          "Here the {name} is at {loc}.", "Now I see {a} {name} at {loc}."),
+    away=("The {name} is at {loc}, {cm} cm away.", "I see the {name} at {loc}, {cm} cm away.",
+          "There is {a} {name} at {loc}, {cm} cm away.", "Here the {name} is at {loc}, {cm} cm away.",
+          "Now I see {a} {name} at {loc}, {cm} cm away."),
+    choice=("The {word} one is the {name}.", "So the {word} one is the {name}.", "The {name} is the {word} one.",
+            "That makes the {name} the {word} one.", "The {word} one must be the {name}."),
+    count=("I see {most} and {least}.", "There are {most} and {least}.", "I count {most} and {least}.",
+           "The table holds {most} and {least}.", "Here are {most} and {least}."),
+    beside=("There is room {relation} the {goal}: {loc}.", "I see room {relation} the {goal}: {loc}.",
+            "Here is room {relation} the {goal}: {loc}.", "Now I choose room {relation} the {goal}: {loc}.",
+            "The table has room {relation} the {goal}: {loc}."),
+    free=("There is room at {loc}.", "I see room at {loc}.", "Here is room at {loc}.", "Now I choose room at {loc}.",
+          "Nothing stands at {loc}."),
+    between=("The wall stands between the {block} and the {goal}.",
+             "Between the {block} and the {goal} stands the wall.", "The wall is between the {block} and the {goal}.",
+             "The wall separates the {block} and the {goal}.",
+             "The wall blocks the way between the {block} and the {goal}."),
+    put=("I carry the {block} to the {goal}.", "I grasp the {block} and set it on the {goal}.",
+         "So I move the {block} to the {goal}.", "I take the {block} to the {goal}.",
+         "So the {block} goes onto the {goal}."),
+    there=("I carry the {block} there.", "I grasp the {block} and set it there.", "So I move the {block} there.",
+           "I take the {block} there.", "So the {block} goes there."),
+    each=("I move each one to its pad.", "So each one goes onto its pad.", "I take them to their pads one by one.",
+          "Each one is set on its pad.", "So I sort them one by one."),
+    trade=("The {block} waits there.", "I move the {block} there first.", "So the {block} goes there first.",
+           "I put the {block} aside there.", "First I take the {block} there."),
+    around=("I carry the {block} around its end.", "So I go around its end.", "I take the {block} past its end.",
+            "The way leads around its end.", "So the {block} goes around its end."))
 
 # %% ../nbs/02_data.ipynb #134d9eff
 NUMBERS = ("no", "one", "two", "three", "four")
@@ -63,20 +76,25 @@ def counted(
     "Things and how many, as the think states it."
     return f"{NUMBERS[n]} {name}" + "s" * (n > 1)
 
-class Teller:
-    "Collects sentences; every choice comes from one seed."
+class ThinkWriter:
+    "Collects the sentences of a think; every choice comes from one seed."
     def __init__(self, seed, wordings=ENGLISH, word=str):
-        self.rng, self.said, self.wordings, self.word = np.random.default_rng([seed, 1]), [], wordings, word
+        self.rng, self.wordings, self.word = np.random.default_rng([seed, 1]), wordings, word
+        self.said = []
 
     def __call__(self, kind, **words): self.said.append(self.say(self.wordings[kind], **words))
-    def say(self, wordings, **words): return str(self.rng.choice(wordings)).format(**{k: self.word(v) for k, v in words.items()})
 
+    def say(self, wordings, **words):
+        "One of several wordings, its places filled."
+        chosen = str(self.rng.choice(wordings))
+        return chosen.format(**{name: self.word(value) for name, value in words.items()})
 
 # %% ../nbs/02_data.ipynb #ba62ebd1
 def _superlative(scene, tell, see, block, goal):
     distances = pad_distances(scene.bodies)
     see(goal)
-    for i in sorted(distances, key=lambda i: scene.bodies[i].rank): tell("away", cm=centimetres(distances[i]), **mention(scene.bodies[i]))
+    for i in sorted(distances, key=lambda i: scene.bodies[i].rank):
+        tell("away", cm=centimetres(distances[i]), **mention(scene.bodies[i]))
     tell("choice", word=dict(scene.words)["extreme"].split()[0], name=scene.bodies[block].name)
 
 def _match(scene, tell, see, block, goal):
@@ -107,15 +125,16 @@ def _sort(scene, tell, see, *_):
     for move in scene.moves: see(move[0]), see(move[1])
 
 # %% ../nbs/02_data.ipynb #073d709e
-DECIDES = dict(superlative=_superlative, match=_match, odd_one_out=_odd_one_out, relative=_relative, swap=_swap, detour=_detour, sort=_sort)  # other tasks: see both
-PLANS = dict(relative="there", sort="each", swap="trade", detour="around")                                                                   # other tasks: put
+DECIDES = dict(superlative=_superlative, match=_match, odd_one_out=_odd_one_out, relative=_relative, swap=_swap,
+               detour=_detour, sort=_sort)  # other tasks: see both
+PLANS = dict(relative="there", sort="each", swap="trade", detour="around")  # other tasks: put
 
 def think_of(
     scene:Scene,
-    tell:Teller=None # None: in English
+    tell:ThinkWriter=None # None: in English
 ) -> str: # short, every claim true in the scene
     "What an expert thinks: what is where, what the instruction picks out and why, and the plan."
-    tell, (block, goal) = tell or Teller(scene.seed), scene.moves[0]
+    tell, (block, goal) = tell or ThinkWriter(scene.seed), scene.moves[0]
     def see(i): tell("seen", **mention(scene.bodies[i]))
     decide = DECIDES.get(scene.task, lambda scene, tell, see, block, goal: (see(block), see(goal)))
     decide(scene, tell, see, block, goal)
@@ -132,13 +151,18 @@ def expert(
 _NAME, _LOC = rf"({'|'.join(COLOURS)}) ({'|'.join(SIZES)})", r"<loc(\d\d)><loc(\d\d)>"
 _RELATION, _WORD = f"({'|'.join(RELATIONS)})", "(farthest|nearest|matching|odd)"
 CLAIMS = {kind: [re.compile(form) for form in forms] for kind, forms in dict(
-    place=(rf"(?P<c>{_NAME}) (?:is )?at (?P<l>{_LOC})", rf"[Aa]t (?P<l>{_LOC}) (?:is|I see) (?:the|an?) (?P<c>{_NAME})"),
-    distance=(rf"(?P<c>{_NAME}) (?:is )?at {_LOC}, (?P<n>\d+) cm away", rf"[Aa]t {_LOC} (?:is|I see) (?:the|an?) (?P<c>{_NAME}), (?P<n>\d+) cm away"),
-    choice=(rf"(?P<w>{_WORD}) one (?:is|must be) the (?P<c>{_NAME})", rf"(?P<c>{_NAME}) (?:is )?the (?P<w>{_WORD}) one"),
+    place=(rf"(?P<c>{_NAME}) (?:is )?at (?P<l>{_LOC})",
+           rf"[Aa]t (?P<l>{_LOC}) (?:is|I see) (?:the|an?) (?P<c>{_NAME})"),
+    distance=(rf"(?P<c>{_NAME}) (?:is )?at {_LOC}, (?P<n>\d+) cm away",
+              rf"[Aa]t {_LOC} (?:is|I see) (?:the|an?) (?P<c>{_NAME}), (?P<n>\d+) cm away"),
+    choice=(rf"(?P<w>{_WORD}) one (?:is|must be) the (?P<c>{_NAME})",
+            rf"(?P<c>{_NAME}) (?:is )?the (?P<w>{_WORD}) one"),
     count=(rf"(?P<n>{'|'.join(NUMBERS[1:])}) (?P<c>{_NAME})s?\b",),
-    beside=(rf"(?P<w>{_RELATION}) the (?P<c>{_NAME}): (?P<l>{_LOC})", rf"(?P<l>{_LOC})(?: is| lies|,) (?P<w>{_RELATION}) the (?P<c>{_NAME})"),
+    beside=(rf"(?P<w>{_RELATION}) the (?P<c>{_NAME}): (?P<l>{_LOC})",
+            rf"(?P<l>{_LOC})(?: is| lies|,) (?P<w>{_RELATION}) the (?P<c>{_NAME})"),
     free=(rf"(?P<l>{_LOC}) is free", rf"(?:room|stands) at (?P<l>{_LOC})"),
-    between=(rf"[Bb]etween the (?P<c>{_NAME}) and the (?P<d>{_NAME})", rf"separates the (?P<c>{_NAME}) and the (?P<d>{_NAME})")).items()}
+    between=(rf"[Bb]etween the (?P<c>{_NAME}) and the (?P<d>{_NAME})",
+             rf"separates the (?P<c>{_NAME}) and the (?P<d>{_NAME})")).items()}
 
 # %% ../nbs/02_data.ipynb #c772c124
 def _true(kind, said, scene):
@@ -153,7 +177,9 @@ def _true(kind, said, scene):
     if kind == "count": return len(named) == NUMBERS.index(said["n"])
     if kind == "beside": return any(stands(np.subtract(to_metres(*place), bodies[i].place), said["w"]) for i in named)
     if kind == "free": return all(math.dist(to_metres(*place), b.place) > .08 for b in bodies)
-    if kind == "between": return any(_apart(scene, i, j) for i in named for j, b in enumerate(bodies) if b.name == said["d"])
+    if kind == "between":
+        others = [j for j, b in enumerate(bodies) if b.name == said["d"]]
+        return any(_apart(scene, i, j) for i in named for j in others)
     return any(i in _chosen(said["w"], bodies, distances) for i in named)
 
 def _apart(scene, i, j):
@@ -163,8 +189,10 @@ def _apart(scene, i, j):
 
 def _chosen(word, bodies, distances):
     "The bodies that a word picks out."
-    if word == "matching": return [i for i, b in enumerate(bodies) if b.kind in MOVABLE and any(p.kind == "pad" and p.colour == b.colour for p in bodies)]
-    if word == "odd": return [i for i, b in enumerate(bodies) if b.kind in MOVABLE and sum(o.name == b.name for o in bodies) == 1]
+    movable = [i for i, b in enumerate(bodies) if b.kind in MOVABLE]
+    pads = {b.colour for b in bodies if b.kind == "pad"}
+    if word == "matching": return [i for i in movable if bodies[i].colour in pads]
+    if word == "odd": return [i for i in movable if sum(b.name == bodies[i].name for b in bodies) == 1]
     return [(max if word == "farthest" else min)(distances, key=distances.get)] if distances else []
 
 # %% ../nbs/02_data.ipynb #beaad5bf
@@ -173,7 +201,11 @@ def claims(
     scene:Scene
 ) -> list[tuple[str, str, bool]]: # kind, the claim as written, whether it is true; in the order of the think
     "What a think claims about a scene. Any text is read; what is no claim is skipped."
-    found = [(m.start(), kind, m[0], _true(kind, {k: v for k, v in m.groupdict().items() if v}, scene)) for kind, forms in CLAIMS.items() for f in forms for m in f.finditer(think)]
+    found = []
+    for kind, forms in CLAIMS.items():
+        for m in (m for form in forms for m in form.finditer(think)):
+            said = {name: text for name, text in m.groupdict().items() if text}
+            found.append((m.start(), kind, m[0], _true(kind, said, scene)))
     return [claim for _, *claim in sorted(found)]
 
 def grounding(
@@ -234,10 +266,11 @@ def demonstrate(
     tell = lang if callable(lang) else partial(demonstration, lang=lang)
     instruction, output = tell(mistaken(scene, *errors) if any(errors) else scene)
     world = own_world().reset(scene)
-    Image.fromarray(world.render(size)).save(png := io.BytesIO(), "png")
+    png = io.BytesIO()
+    Image.fromarray(world.render(size)).save(png, "png")
     success = world.run(parse_output(output).program).success
-    return dict(image=dict(bytes=png.getvalue(), path=None), instruction=instruction, output=output, task=scene.task, level=scene.level, seed=scene.seed,
-                success=success, scene=json.dumps(asdict(scene)))
+    return dict(image=dict(bytes=png.getvalue(), path=None), instruction=instruction, output=output, task=scene.task,
+                level=scene.level, seed=scene.seed, success=success, scene=json.dumps(asdict(scene)))
 
 # %% ../nbs/02_data.ipynb #b1f45c06
 PART = 500  # rows made, and kept if the work is interrupted, at once
@@ -251,7 +284,9 @@ def _asked(folder, **what):
 
 def _schema():
     from datasets import Features, Image, Value
-    return Features(image=Image(), **{k: Value(dict(seed="int64", success="bool").get(k, "string")) for k in ("instruction", "output", "task", "level", "seed", "success", "scene")}).arrow_schema
+    kinds = dict(seed="int64", success="bool")  # others: text
+    names = ("instruction", "output", "task", "level", "seed", "success", "scene")
+    return Features(image=Image(), **{name: Value(kinds.get(name, "string")) for name in names}).arrow_schema
 
 def _write(file, tables):
     "One Parquet file, moved into place when it is complete."
@@ -272,23 +307,30 @@ def make_dataset(
     noise:float=0.,     # see `mistaken`: with mistakes, failed demonstrations stay in
     wrong:float=0.
 ):
-    "Demonstrations as a Hugging Face dataset folder. Interrupted and called again, it continues. Returns the dataset. Raises `UserError` on bad input."
+    "Demonstrations as a Hugging Face dataset folder, which is returned. Called again, it goes on. Raises `UserError`."
     from datasets import Dataset
     check_language(lang)
     scenes, folder = spread(n, tasks, levels, seed), Path(folder)
+    parts, errors = folder / "parts", (noise, wrong)
     try:
-        _asked(parts := folder / "parts", n=n, tasks=list(tasks), levels=list(levels), seed=seed, image_size=image_size, lang=lang, noise=noise, wrong=wrong, renderer=renderer())
+        _asked(parts, n=n, tasks=list(tasks), levels=list(levels), seed=seed, image_size=image_size, lang=lang,
+               noise=noise, wrong=wrong, renderer=renderer())
         for i in tqdm(range(0, n, PART), "demonstrations", unit="part"):
-            if (file := parts / f"{i:08d}.parquet").exists(): continue
-            rows = pool.map(demonstrate, [(scene, image_size, LANGUAGES[lang], noise, wrong) for scene in scenes[i:i + PART]], f"rows {i} to {min(i + PART, n)}")
-            _write(file, [pa.Table.from_pylist([row for row in rows if row["success"] or noise or wrong], _schema())])
-        _write(folder / "train.parquet", map(pq.read_table, files := sorted(parts.glob("*.parquet"))))
+            file = parts / f"{i:08d}.parquet"
+            if file.exists(): continue
+            jobs = [(scene, image_size, LANGUAGES[lang], *errors) for scene in scenes[i:i + PART]]
+            rows = pool.map(demonstrate, jobs, f"rows {i} to {min(i + PART, n)}")
+            _write(file, [pa.Table.from_pylist([row for row in rows if row["success"] or any(errors)], _schema())])
+        files = sorted(parts.glob("*.parquet"))
+        _write(folder / "train.parquet", map(pq.read_table, files))
         kept = sum(pq.read_metadata(f).num_rows for f in files)
         (folder / "README.md").write_text(card(kept, n, scenes, tasks, levels, lang, noise, wrong))
-        Path(folder / "sample.png").write_bytes(next(iter(pq.read_table(files[0], columns=["image"]).to_pylist()))["image"]["bytes"])
+        first = next(iter(pq.read_table(files[0], columns=["image"]).to_pylist()))
+        (folder / "sample.png").write_bytes(first["image"]["bytes"])
         shutil.rmtree(parts)
     except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --run folder")
-    with tempfile.TemporaryDirectory() as cache: return Dataset.from_parquet(str(folder / "train.parquet"), cache_dir=cache, keep_in_memory=True)
+    with tempfile.TemporaryDirectory() as cache:
+        return Dataset.from_parquet(str(folder / "train.parquet"), cache_dir=cache, keep_in_memory=True)
 
 # %% ../nbs/02_data.ipynb #35dc3405
 CARD = """---
@@ -334,22 +376,34 @@ def row_fault(image, instruction, output):
     if not isinstance(instruction, str) or not instruction.strip(): return "has no instruction"
     try: Image.open(io.BytesIO(image["bytes"])).verify()
     except (TypeError, KeyError, OSError, SyntaxError): return "has no image that can be read"
-    return None if (parsed := parse_output(output or "")).program else f"has an output that does not parse: {parsed.reason}"
+    parsed = parse_output(output or "")
+    return None if parsed.program else f"has an output that does not parse: {parsed.reason}"
+
+def _and_more(faults, most):
+    "The first faults in one line, and that there are more."
+    return "; ".join(faults[:most]) + ("; …" if faults[most:] else "")
 
 def read_dataset(
     file,             # Parquet
-    strict:bool=False # True: a column that is unknown, or a row that cannot be used, is an error; False: it is left out, which is said
+    strict:bool=False # True: an unknown column, or a row that cannot be used, is an error; False: it is left out
 ): # a `datasets.Dataset`
     "Demonstrations that can be used. Raises `UserError` that says what is wrong."
     from datasets import Dataset, Image as Picture
+    needed = COLUMNS[:3]
     try: table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as e: raise UserError(f"cannot read {file} ({str(e).splitlines()[0][:100]}): make it again with `thinkact data`")
-    if missing := [c for c in COLUMNS[:3] if c not in table.column_names]: raise UserError(f"{file} lacks the column {missing[0]}: it needs {', '.join(COLUMNS[:3])}")
+    except (OSError, pa.ArrowException) as e:
+        raise UserError(f"cannot read {file} ({str(e).splitlines()[0][:100]}): make it again with `thinkact data`")
+    missing = [c for c in needed if c not in table.column_names]
+    if missing: raise UserError(f"{file} lacks the column {missing[0]}: it needs {', '.join(needed)}")
     wrong = [f"column {c} is unknown" for c in table.column_names if c not in COLUMNS]
-    faults = {i: fault for i, row in enumerate(zip(*(table[c].to_pylist() for c in COLUMNS[:3]))) if (fault := row_fault(*row))}
+    found = [row_fault(*row) for row in zip(*(table[c].to_pylist() for c in needed))]
+    faults = {i: fault for i, fault in enumerate(found) if fault}
     wrong += [f"row {i} {fault}" for i, fault in faults.items()]
-    if len(faults) == len(table): raise UserError(f"{file} has no row that can be used" + (f": {wrong[-1]}" if faults else ""))
-    if wrong and strict: raise UserError(f"{file}: {wrong[0]}" + (f", and {len(wrong) - 1} more" if wrong[1:] else ""))
-    if wrong: say(f"{file}: {len(faults)} of {len(table)} rows left out: " + "; ".join(wrong[:3]) + ("; …" if wrong[3:] else ""))
-    rows = table.select([c for c in COLUMNS if c in table.column_names]).take([i for i in range(len(table)) if i not in faults])
+    if len(faults) == len(table):
+        raise UserError(f"{file} has no row that can be used" + (f": {wrong[-1]}" if faults else ""))
+    if wrong and strict:
+        raise UserError(f"{file}: {wrong[0]}" + (f", and {len(wrong) - 1} more" if wrong[1:] else ""))
+    if wrong: say(f"{file}: {len(faults)} of {len(table)} rows left out: {_and_more(wrong, 3)}")
+    known = table.select([c for c in COLUMNS if c in table.column_names])
+    rows = known.take([i for i in range(len(table)) if i not in faults])
     return Dataset(rows.replace_schema_metadata()).cast_column("image", Picture())

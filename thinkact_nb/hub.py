@@ -49,8 +49,9 @@ class Contents(NamedTuple):
     files: dict  # path: what Git calls its content
     public: bool # whether everybody can read it
 
+# %% ../nbs/00b_hub.ipynb #96d0e6a4
 class Hub:
-    "A private model repository: sealed folders go there in the background and come back checked. Refuses what is somebody else's."
+    "A private model repository: sealed folders go there in the background and come back checked. Raises `UserError`."
     tries, longest = 6, 60 # attempts at one thing; longest wait between two, seconds
 
     def __init__(self,
@@ -64,8 +65,9 @@ class Hub:
         self.jobs, self.sent, self.config = {}, {}, None
         self.own = set()     # (path, content) of manifests that this process made
         if not self.login:
-            say(f"no Hub login: everything stays on this machine. To push to {repo}, run `hf auth login` or set HF_TOKEN")
-        # plain `atexit` comes after the end of all thread pools, which uploads need; concurrent.futures ends its own in this way
+            say("no Hub login: everything stays on this machine. "
+                f"To push to {repo}, run `hf auth login` or set HF_TOKEN")
+        # `atexit` comes after the end of all thread pools, which uploads need; concurrent.futures ends its own so
         threading._register_atexit(self.finish)
 
     def _show_downloads_only(self):
@@ -77,7 +79,8 @@ class Hub:
     def patiently(self, work):
         "Do what may fail, again and again if that can help."
         pause = wait_exponential_jitter(.5, self.longest)
-        again = Retrying(stop=stop_after_attempt(self.tries), wait=pause, retry=retry_if_exception(may_pass), reraise=True)
+        again = Retrying(stop=stop_after_attempt(self.tries), wait=pause, retry=retry_if_exception(may_pass),
+                         reraise=True)
         return again(work)
 
     def files(self) -> Contents:
@@ -93,7 +96,8 @@ def public_fault(
     otherwise:str # what else the user may do than make it private
 ) -> UserError:
     "The error of a repository that everybody can read."
-    return UserError(f"{repo} is public, so everybody could read what is pushed there: make it private in its settings, {otherwise}")
+    return UserError(f"{repo} is public, so everybody could read what is pushed there: "
+                     f"make it private in its settings, {otherwise}")
 
 @patch
 def _enter(self:Hub) -> Contents:
@@ -102,7 +106,8 @@ def _enter(self:Hub) -> Contents:
         self.patiently(lambda: self.api.create_repo(self.repo, private=True, exist_ok=True))
         self.patiently(lambda: self.api.auth_check(self.repo, write=True))
     except Exception as e:
-        if _status(e) in (403, 404): raise UserError(f"{self.repo} is not yours to write to: give --hub a repository of your own")
+        if _status(e) in (403, 404):
+            raise UserError(f"{self.repo} is not yours to write to: give --hub a repository of your own")
         raise
     return self.private(self.files())
 
@@ -112,6 +117,7 @@ def private(self:Hub, found:Contents) -> Contents:
     if found.public and not self.public: raise public_fault(self.repo, "choose another --hub, or say --public")
     return found
 
+# %% ../nbs/00b_hub.ipynb #9b39a81e
 @patch
 def claim(self:Hub, config:str):
     "Make the repository this run's. Raises `UserError` if it cannot be."
@@ -127,7 +133,8 @@ def _claim(self:Hub, config):
             file = self.api.hf_hub_download(self.repo, "config.json", revision=found.commit, local_dir=aside)
             same = Path(file).read_bytes() == config.encode()
         if same: return
-        raise UserError(f"{self.repo} holds another run: choose another --hub, or continue that run in a new --run folder")
+        raise UserError(f"{self.repo} holds another run: choose another --hub, "
+                        "or continue that run in a new --run folder")
     if set(found.files) - {".gitattributes", "README.md"}:
         raise UserError(f"{self.repo} holds something else than a run: choose another --hub")
     self.api.upload_file(path_or_fileobj=config.encode(), path_in_repo="config.json", repo_id=self.repo,
@@ -225,7 +232,8 @@ def finish(self:Hub):
         if job.exception() and push.folder.exists():
             try: self._send(push)
             except Exception as e: failed.append(f"{name} ({in_short(e)})")
-    if self.sent: print(f"Hub {self.repo}: {len(self.sent)} pushed, {sum(self.sent.values()) / 1e6:.1f} MB", file=sys.stderr)
+    megabytes = sum(self.sent.values()) / 1e6
+    if self.sent: print(f"Hub {self.repo}: {len(self.sent)} pushed, {megabytes:.1f} MB", file=sys.stderr)
     again = "The same command with --resume tries again"
     if failed: print(one_line(f"Hub {self.repo}: not pushed: {', '.join(failed)}. {again}"), file=sys.stderr)
     self.jobs, self.sent = {}, {}
@@ -236,7 +244,8 @@ def _check_room(run, name, manifest):
     need = sum(saved["size"] for saved in manifest["files"].values()) / 1e6  # MB
     free = shutil.disk_usage(run).free / 1e6
     if need > free:
-        raise UserError(f"{name} takes {need:.0f} MB and {free:.0f} are free: free some space, or choose another --run folder")
+        raise UserError(f"{name} takes {need:.0f} MB and {free:.0f} are free: "
+                        "free some space, or choose another --run folder")
 
 @patch
 def fetch(self:Hub,

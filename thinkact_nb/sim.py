@@ -103,10 +103,12 @@ def render_output(
     return f"<think>{think}</think><action>{program}</action>"
 
 # %% ../nbs/01_sim.ipynb #6d02cfbd
-COLOURS = dict(red=(.85, .1, .1), blue=(.1, .45, .9), green=(.1, .65, .2), yellow=(.95, .8, .1), purple=(.55, .2, .7), orange=(.95, .5, .1),
-               black=(.06, .06, .07), white=(.97, .97, .97), pink=(.98, .55, .75), grey=(.45, .45, .45))
+COLOURS = dict(red=(.85, .1, .1), blue=(.1, .45, .9), green=(.1, .65, .2), yellow=(.95, .8, .1), purple=(.55, .2, .7),
+               orange=(.95, .5, .1), black=(.06, .06, .07), white=(.97, .97, .97), pink=(.98, .55, .75),
+               grey=(.45, .45, .45))
 KNOWN, NEW = tuple(COLOURS)[:6], tuple(COLOURS)[6:9]  # colours of every level, colours of L3 alone; grey is the wall's
-SIZES = dict(block=(.02, .02, .02), cylinder=(.02, .02, .02), pad=(.04, .04, .002), disc=(.025, .025, .004), wall=(.07, .01, .09))  # half extents, metres
+SIZES = dict(block=(.02, .02, .02), cylinder=(.02, .02, .02), pad=(.04, .04, .002), disc=(.025, .025, .004),
+             wall=(.07, .01, .09))  # half extents, metres
 MASS = dict(block=.05, cylinder=.05, wall=.5)  # kilograms; pads and discs are fixed to the table
 MOVABLE = ("block", "cylinder")  # what the hand can grasp
 
@@ -179,7 +181,9 @@ def free_places(self:Table,
     "Places on the table, none too close to another or to those taken."
     found = []
     while len(found) < n:
-        if fits(place := self.place()) and all(math.dist(place, other) > CLEARANCE for other in (*found, *taken)): found.append(place)
+        place = self.place()
+        free = fits(place) and all(math.dist(place, other) > CLEARANCE for other in (*found, *taken))
+        if free: found.append(place)
         elif self.rng.random() < .01: found = []  # a cramped start: begin again
     return found
 
@@ -200,8 +204,11 @@ def rests(
     poses     # final x, y, z of every body, metres, (bodies, 3)
 ) -> bool:
     "Whether every moved body lies on its goal."
-    height = lambda a, b: scene.bodies[a].half_height + scene.bodies[b].half_height
-    return all(math.dist(poses[a][:2], poses[b][:2]) < NEAR and abs(poses[a][2] - poses[b][2] - height(a, b)) < .006 for a, b in scene.moves)
+    def on_top(a, b):
+        height = scene.bodies[a].half_height + scene.bodies[b].half_height
+        beside = math.dist(poses[a][:2], poses[b][:2])
+        return beside < NEAR and abs(poses[a][2] - poses[b][2] - height) < .006
+    return all(on_top(a, b) for a, b in scene.moves)
 
 def fetch(
     scene:Scene
@@ -228,25 +235,32 @@ class Task:
     success: Callable = rests # (scene, final poses) -> bool
 
     def __post_init__(self):
-        if (n := len(self.wordings)) < 3: raise UserError(f"a task with {n} wordings: give 3 or more, since L3 keeps the last two")
+        n = len(self.wordings)
+        if n < 3: raise UserError(f"a task with {n} wordings: give 3 or more, since L3 keeps the last two")
 
 TASKS = {}
 
 # %% ../nbs/01_sim.ipynb #ec12f871
 def _put_on(table):
-    bodies = table.lay(table.hues(n := table.number(2, 4)), table.hues(table.number(1, 2)))
+    n = table.number(2, 4)
+    bodies = table.lay(table.hues(n), table.hues(table.number(1, 2)))
     block, pad = table.number(0, n - 1), table.number(n, len(bodies) - 1)
     return Ask(bodies, ((block, pad),), dict(block=bodies[block].name, pad=bodies[pad].name))
 
 TASKS["put_on"] = Task("put a named block on a named pad", _put_on,
-    ("Put the {block} on the {pad}.", "Place the {block} onto the {pad}.", "Move the {block} to the {pad}.", "The {block} belongs on the {pad}.",
-     "Please set the {block} on the {pad}.", "Take the {block} and put it on the {pad}.", "Bring the {block} to the {pad}.", "On the {pad}, put the {block}.",
+    ("Put the {block} on the {pad}.", "Place the {block} onto the {pad}.", "Move the {block} to the {pad}.",
+     "The {block} belongs on the {pad}.", "Please set the {block} on the {pad}.",
+     "Take the {block} and put it on the {pad}.", "Bring the {block} to the {pad}.", "On the {pad}, put the {block}.",
      "I want the {block} on the {pad}.", "Let the {block} rest on the {pad}."))
 
 # %% ../nbs/01_sim.ipynb #ba6fe569
-LEVELS = dict(L0="in distribution", L1="new placements: something to move, or its goal, lies near the edge, where L0 never puts it",
-              L2="new combinations of colours", L3="one new thing: a colour, a shape or a wording", L4="a new task: one that the demonstrations leave out")
-PERTURBATIONS = dict(camera="another point of view", light="another lamp", texture="a patterned table top", distractors="two flat discs that no instruction names")
+LEVELS = dict(L0="in distribution",
+              L1="new placements: something to move, or its goal, lies near the edge, where L0 never puts it",
+              L2="new combinations of colours",
+              L3="one new thing: a colour, a shape or a wording",
+              L4="a new task: one that the demonstrations leave out")
+PERTURBATIONS = dict(camera="another point of view", light="another lamp", texture="a patterned table top",
+                     distractors="two flat discs that no instruction names")
 
 def _fits(level, news, ask):
     "Whether a table is what its level promises."
@@ -262,7 +276,9 @@ def _fits(level, news, ask):
 def _ask(spec, level, rng):
     "The first table the task and the level accept, its wording, and how many were refused."
     news = str(rng.choice(("colour", "shape", "wording"))) if level == "L3" else ""
-    table = Table(rng, KNOWN + NEW if news == "colour" else KNOWN, "cylinder" if news == "shape" else "block", OUTER if level == "L1" else INNER)
+    colours = KNOWN + NEW if news == "colour" else KNOWN
+    kind = "cylinder" if news == "shape" else "block"
+    table = Table(rng, colours, kind, OUTER if level == "L1" else INNER)
     for refused in itertools.count():
         ask = spec.sample(table)
         if ask and _fits(level, news, ask): break
@@ -288,8 +304,10 @@ def make_scene(
     for name in perturb: check_name("perturbation", name, PERTURBATIONS)
     if seed < 0: raise UserError(f"seed {seed} is negative: give 0 or more")
     for attempt in itertools.count():
-        ask, instruction, refused = _ask(TASKS[task], level, np.random.default_rng([seed, attempt, *f"{task} {level}".encode()]))
-        scene = Scene(task, level, seed, instruction, tuple(ask.bodies), ask.moves, ask.places, tuple(ask.words.items()), tuple(sorted(perturb)), refused + attempt)
+        rng = np.random.default_rng([seed, attempt, *f"{task} {level}".encode()])
+        ask, instruction, refused = _ask(TASKS[task], level, rng)
+        scene = Scene(task, level, seed, instruction, tuple(ask.bodies), ask.moves, ask.places,
+                      words=tuple(ask.words.items()), perturbed=tuple(sorted(perturb)), rejected=refused + attempt)
         if not is_success(scene, scene.start): return _distract(scene) if "distractors" in perturb else scene
 
 def is_success(
@@ -325,8 +343,9 @@ class Outcome:
     sim_steps: int = 0        # physics steps, 1/240 s each
     poses: tuple = ()         # final x, y, z of every body, metres
 
-FAILURES = dict(parse="the text has no valid program", invalid="a step that is no skill at a bin, or too many steps", unreachable="a place out of the arm's reach",
-                missed="nothing was in the fingers after a pick", empty_hand="a place with nothing in the hand", wrong_object="what was picked first is not asked for",
+FAILURES = dict(parse="the text has no valid program", invalid="a step that is no skill at a bin, or too many steps",
+                unreachable="a place out of the arm's reach", missed="nothing was in the fingers after a pick",
+                empty_hand="a place with nothing in the hand", wrong_object="what was picked first is not asked for",
                 dropped="the body slipped out of the fingers", off_table="a body fell off the table",
                 wrong_place="the right body ended in the wrong place",
                 crashed="the simulator itself died or hung, every time it was tried")

@@ -14,16 +14,24 @@ from functools import partial
 from pathlib import Path
 from fastcore.basics import patch
 from .env import PROFILES, Profile, UserError, get_profile, hardware, say
-from .files import (NUMBER, SEAL, damage, disk_fault, git_id, misfit, on_disk, plain_name, read_json, read_seal, seal,
-                               step_of, whole, write_json)
+from .files import (NUMBER, SEAL, damage, disk_fault, git_id, misfit, on_disk, plain_name, read_json,
+                               read_seal, seal, step_of, whole, write_json)
 from .hub import Push, connect, in_short
 
 # %% ../nbs/00c_store.ipynb #965a8cdd
 PACKAGE = Path(importlib.util.find_spec("thinkact_nb").origin).parent
 SHIPPED = PACKAGE / "standin" / "run"  # the stand-in's demo run: adapters, logs, episodes
 
-MAKES = {"data": "demonstrations", "sft": "SFT adapter", "sft-nothink": "SFT adapter trained without think", "rl/ppo": "PPO adapter", "rl/grpo": "GRPO adapter", "rl/rloo": "RLOO adapter",
-         "rl/ppo+credit": "adapter of PPO with credit for the think", "rl/ppo+short": "adapter of PPO with a bonus for short thinks", "eval": "episode table", "report": "report"}
+MAKES = {"data": "demonstrations",
+         "sft": "SFT adapter",
+         "sft-nothink": "SFT adapter trained without think",
+         "rl/ppo": "PPO adapter",
+         "rl/grpo": "GRPO adapter",
+         "rl/rloo": "RLOO adapter",
+         "rl/ppo+credit": "adapter of PPO with credit for the think",
+         "rl/ppo+short": "adapter of PPO with a bonus for short thinks",
+         "eval": "episode table",
+         "report": "report"}
 
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
 CONFIG = {"profile": {f.name: NUMBER if f.type is float else f.type for f in fields(Profile)}, "seed": int,
@@ -65,7 +73,8 @@ class Store:
         config = self.run / "config.json"
         with on_disk(): there = config.exists()
         if self.hub and not there: self._fetch_config(profile)
-        if not new and not config.exists(): raise UserError(f"no run in {run}: run `thinkact demo --run {run}` or `thinkact data --run {run}` first")
+        if not new and not config.exists():
+            raise UserError(f"no run in {run}: run `thinkact demo --run {run}` or `thinkact data --run {run}` first")
         found = self._read(config) if config.exists() else None
         if found and profile: self._same(found["profile"], asdict(profile))
         self.profile = profile or (Profile(**found["profile"]) if found else get_profile())
@@ -77,32 +86,43 @@ class Store:
     @property
     def config(self): return (self.run / "config.json").read_text(encoding="utf-8")
 
-    def _connect(self, hub, public):
-        if not hub: return None
-        if not MODEL.fullmatch(hub) or hub == "standin": raise UserError(f"{hub!r} is no repository: give USER/REPO")
-        connect(hub).public |= public
-        return connect(hub)
+# %% ../nbs/00c_store.ipynb #aeb3bc49
+@patch
+def _connect(self:Store, hub, public):
+    "The repository of a name, if one was given."
+    if not hub: return None
+    if not MODEL.fullmatch(hub) or hub == "standin": raise UserError(f"{hub!r} is no repository: give USER/REPO")
+    connect(hub).public |= public
+    return connect(hub)
 
-    def _read(self, config):
-        mend = "mend or remove it, or use another folder"
-        found = read_json(config, CONFIG, mend)
-        wrong = profile_fault(found["profile"])
-        if wrong: raise UserError(f"{config} is not of this version of thinkact_nb (its {wrong}): {mend}")
-        return found
+@patch
+def _read(self:Store, config):
+    "The configuration that is in the folder."
+    mend = "mend or remove it, or use another folder"
+    found = read_json(config, CONFIG, mend)
+    wrong = profile_fault(found["profile"])
+    if wrong: raise UserError(f"{config} is not of this version of thinkact_nb (its {wrong}): {mend}")
+    return found
 
-    def _same(self, found, asked):
-        changed = [k for k in asked if found[k] != asked[k]]
-        if found["name"] != asked["name"]: raise UserError(f"{self.run} is a run of profile {found['name']!r}: use that profile, or another folder")
-        if changed: raise UserError(f"{self.run} is a run with {', '.join(f'{k} {found[k]}, not {asked[k]}' for k in changed)}: use the same numbers, or another folder")
+@patch
+def _same(self:Store, found, asked):
+    "Raise a `UserError` if the folder is a run of another profile than the one asked for."
+    if found["name"] != asked["name"]:
+        raise UserError(f"{self.run} is a run of profile {found['name']!r}: use that profile, or another folder")
+    changed = ", ".join(f"{k} {found[k]}, not {asked[k]}" for k in asked if found[k] != asked[k])
+    if changed: raise UserError(f"{self.run} is a run with {changed}: use the same numbers, or another folder")
 
-    def _begin(self):
-        if str(self.run.absolute()).startswith(DRIVE) and not os.path.ismount(DRIVE):
-            raise UserError(f"Google Drive is not mounted: run `from google.colab import drive; drive.mount({DRIVE!r})` first, or choose a folder of this machine")
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            with whole(self.run / "config.json") as part: part.touch()
-            (self.run / "config.json").unlink()
-        except OSError as e: raise UserError(f"cannot write to {self.run} ({e.strerror}): choose another --run folder")
+@patch
+def _begin(self:Store):
+    "Make the folder, and see whether it can be written to."
+    if str(self.run.absolute()).startswith(DRIVE) and not os.path.ismount(DRIVE):
+        mount = f"from google.colab import drive; drive.mount({DRIVE!r})"
+        raise UserError(f"Google Drive is not mounted: run `{mount}` first, or choose a folder of this machine")
+    try:
+        self.run.mkdir(parents=True, exist_ok=True)
+        with whole(self.run / "config.json") as part: part.touch()
+        (self.run / "config.json").unlink()
+    except OSError as e: raise UserError(f"cannot write to {self.run} ({e.strerror}): choose another --run folder")
 
 # %% ../nbs/00c_store.ipynb #2f309abc
 @patch
@@ -113,7 +133,8 @@ def _fetch_config(self:Store, profile):
         if "config.json" not in found.files: return
         with on_disk(): self.run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.run) as aside:
-            get = partial(self.hub.api.hf_hub_download, self.hub.repo, "config.json", revision=found.commit, local_dir=aside)
+            get = partial(self.hub.api.hf_hub_download, self.hub.repo, "config.json", revision=found.commit,
+                          local_dir=aside)
             self._check_config(Path(self.hub.patiently(get)), profile)
             os.replace(Path(aside) / "config.json", self.run / "config.json")
     except UserError: raise
@@ -127,16 +148,21 @@ def _check_config(self:Store, file, profile):
     repo, known = self.hub.repo, (profile.model if profile else None, *(p.model for p in PROFILES.values()))
     found = read_json(file, CONFIG, f"choose another --hub than {repo}")["profile"]
     wrong, model = profile_fault(found), found["model"]
-    if wrong: raise UserError(f"config.json of {repo} is not of this version of thinkact_nb (its {wrong}): choose another --hub")
+    if wrong:
+        raise UserError(f"config.json of {repo} is not of this version of thinkact_nb (its {wrong}): "
+                        "choose another --hub")
     if model not in known:
-        raise UserError(f"{repo} is a run of the model {model!r}, which no profile has: if you trust it, give `Store` that profile")
+        raise UserError(f"{repo} is a run of the model {model!r}, which no profile has: "
+                        "if you trust it, give `Store` that profile")
 
 @patch
 def _claim(self:Store):
     try: self.hub.claim(self.config)
     except UserError: raise
-    except Exception as e: say(f"cannot write to {self.hub.repo} ({in_short(e)}): it is tried again when there is something to push")
+    except Exception as e:
+        say(f"cannot write to {self.hub.repo} ({in_short(e)}): it is tried again when there is something to push")
 
+# %% ../nbs/00c_store.ipynb #c6e00dbf
 @patch
 def path(self:Store,
     stage:str # a name in `MAKES`
@@ -215,6 +241,7 @@ def push(self:Store,
     if wrong: raise UserError(f"{folder} {wrong}: run `thinkact {_command(stage)} --run {self.run}` again")
     if self.hub: self.hub.push(Push(folder, stage, self.config, frozenset(self.line(stage).items())))
 
+# %% ../nbs/00c_store.ipynb #af4496bf
 @patch
 def has(self:Store,
     stage:str,     # a name in `MAKES`
@@ -235,12 +262,14 @@ def require(self:Store,
     folder = self.run / stage
     if not self.has(stage, file):
         if self.shipped and self.profile.model == "standin" and (SHIPPED / stage / file).exists():
-            say(f"{MAKES[stage]}: none in {self.run}{f' or {self.hub.repo}' if self.hub else ''}, so the stand-in's that comes with thinkact_nb")
+            nowhere = f"none in {self.run}{f' or {self.hub.repo}' if self.hub else ''}"
+            say(f"{MAKES[stage]}: {nowhere}, so the stand-in's that comes with thinkact_nb")
             return SHIPPED / stage
         raise UserError(f"no {MAKES[stage]} in {self.run}: run `thinkact {_command(stage)} --run {self.run}` first")
     self.check(stage, folder)
     return folder
 
+# %% ../nbs/00c_store.ipynb #a05f5658
 @patch
 def _fetch_stage(self:Store, stage):
     with self._reading("leave out --hub"):
@@ -261,8 +290,8 @@ def _reading(self:Store, otherwise):
 # %% ../nbs/00c_store.ipynb #f7d4f674
 KEEP = 2  # checkpoints, beside the best
 STATE = dict(global_step=int, max_steps=int, log_history=[dict])  # what is relied on in trainer_state.json
-RESUMES = (ADAPTER, "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth",
-           "trainer_state.json", "rollouts.parquet")  # what going on reads
+RESUMES = (ADAPTER, "adapter_model.safetensors", "value_head.safetensors", "optimizer.pt", "scheduler.pt",
+           "rng_state*.pth", "trainer_state.json", "rollouts.parquet")  # what going on reads
 
 @patch
 def away(self:Store,
@@ -286,6 +315,7 @@ def anew(self:Store,
     with on_disk():
         if there.exists(): self.away(stage, there)
 
+# %% ../nbs/00c_store.ipynb #f968995d
 @patch
 def checkpoints(self:Store,
     stage:str
@@ -336,7 +366,9 @@ def _on_hub(self:Store, stage):
     if not self.hub: return "", ()
     try: found = self.hub.files()
     except Exception as e:
-        if not self.checkpoints(stage): raise UserError(f"cannot read {self.hub.repo} ({in_short(e)}): check the network and `hf auth login`, or leave out --resume to start anew")
+        if not self.checkpoints(stage):
+            raise UserError(f"cannot read {self.hub.repo} ({in_short(e)}): check the network and `hf auth login`, "
+                            "or leave out --resume to start anew")
         say(f"cannot read {self.hub.repo} ({in_short(e)}): going on from what is in {self.run}")
         return "", ()
     inside = Push(self.run, stage, "", frozenset())
@@ -365,14 +397,16 @@ def _odd(self:Store, folder):
     wrong = misfit({name: state.get(name) for name in STATE}, STATE, "it")
     return f"has a trainer_state.json that no training wrote ({wrong})" if wrong else None
 
+# %% ../nbs/00c_store.ipynb #b6a52f4f
 @patch
 def checkpoint(self:Store,
     stage:str,
     settings=(),              # of this training
     check=lambda folder: None # what else may be wrong with a checkpoint, as text
 ) -> Path | None: # None: there is none
-    "The newest whole checkpoint of a stage, here or fetched from the Hub, and with it the best. Raises `UserError` if it is of other settings."
-    (commit, remote), folder = self._on_hub(stage), self.run / stage / "checkpoints"
+    "The newest whole checkpoint, here or fetched, and with it the best. Raises `UserError` if the settings differ."
+    commit, remote = self._on_hub(stage)
+    folder = self.run / stage / "checkpoints"
     here = [f.name for f in folder.glob("checkpoint-*") if step_of(f.name) is not None and f.is_dir()]
     for name in sorted({*remote, *here}, key=step_of, reverse=True):
         if self._fault(stage, name, commit, remote, check): continue
@@ -393,7 +427,9 @@ def _aside(self:Store, stage, folder):
 def _asked(self:Store, folder, settings):
     made = read_seal(folder).get("settings", {})
     changed = [f"{k} {made.get(k)}, not {settings[k]}" for k in settings if made.get(k) != settings[k]]
-    if changed: raise UserError(f"{folder} was made with {', '.join(changed)}: give the same, or leave out --resume to start anew")
+    if changed:
+        raise UserError(f"{folder} was made with {', '.join(changed)}: give the same, "
+                        "or leave out --resume to start anew")
     return folder
 
 # %% ../nbs/00c_store.ipynb #63225730

@@ -16,8 +16,8 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 from .env import UserError, check_name, quiet
-from .sim import (BINS, COLOURS, MASS, MAX_STEPS, MOVABLE, SIZES, SKILLS, Outcome, Program, Scene, fallen, is_success,
-                             to_metres)
+from .sim import (BINS, COLOURS, MASS, MAX_STEPS, MOVABLE, SIZES, SKILLS, Outcome, Program, Scene, fallen,
+                             is_success, to_metres)
 
 # %% ../nbs/01a_world.ipynb #c68c2bba
 with quiet(): import pybullet, pybullet_data
@@ -90,8 +90,10 @@ class World:
     def __init__(self):
         self.client, self.egl = pybullet.connect(pybullet.DIRECT), renderer() == "egl"
         self._shapes, self.bodies = {}, []
-        self._call(pybullet.resetSimulation, pybullet.RESET_USE_SIMPLE_BROADPHASE)  # what ran before must not change a digit
-        if self.egl: self._call(pybullet.loadPlugin, importlib.util.find_spec("eglRenderer").origin, "_eglRendererPlugin")
+        # what ran before must not change a digit
+        self._call(pybullet.resetSimulation, pybullet.RESET_USE_SIMPLE_BROADPHASE)
+        if self.egl:
+            self._call(pybullet.loadPlugin, importlib.util.find_spec("eglRenderer").origin, "_eglRendererPlugin")
         self._call(pybullet.setGravity, 0, 0, -9.81)
         self._call(pybullet.setPhysicsEngineParameter, fixedTimeStep=1/240, deterministicOverlappingPairs=1)
         self.table = self._body("table", TABLE, (.45, 0, -.05))
@@ -103,28 +105,32 @@ class World:
         "Call PyBullet for this world."
         return function(*args, physicsClientId=self.client, **options)
 
-    def _arm(self):
-        "Load the arm, and tie its fingers to each other."
-        with tempfile.TemporaryDirectory() as folder, quiet():
-            self.robot = self._call(pybullet.loadURDF, _light_panda(folder), useFixedBase=True,
-                                    flags=pybullet.URDF_MERGE_FIXED_LINKS)
-        friction = dict(lateralFriction=1., spinningFriction=.01, rollingFriction=0.)
-        for finger in FINGERS: self._call(pybullet.changeDynamics, self.robot, finger, **friction)
-        gear = self._call(pybullet.createConstraint, self.robot, FINGERS[0], self.robot, FINGERS[1], pybullet.JOINT_GEAR,
-                          (1, 0, 0), (0, 0, 0), (0, 0, 0))
-        self._call(pybullet.changeConstraint, gear, gearRatio=-1, erp=.1, maxForce=50)
-
-    def _bind(self):
-        "What is called at every physics step is bound once."
-        bind = partial(partial, physicsClientId=self.client)
-        self._advance = bind(pybullet.stepSimulation)
-        self._contacts = bind(pybullet.getContactPoints)
-        self._joints = bind(pybullet.getJointStates)
-        motors, newtons = (*range(7), *FINGERS), (87,) * 4 + (40,) * 3 + (20, 20)
-        self._drive = bind(pybullet.setJointMotorControlArray, self.robot, motors, pybullet.POSITION_CONTROL, forces=newtons)
-
     def close(self):
         if pybullet.isConnected(self.client): pybullet.disconnect(self.client)
+
+# %% ../nbs/01a_world.ipynb #0299e8e2
+@patch
+def _arm(self:World):
+    "Load the arm, and tie its fingers to each other."
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        self.robot = self._call(pybullet.loadURDF, _light_panda(folder), useFixedBase=True,
+                                flags=pybullet.URDF_MERGE_FIXED_LINKS)
+    friction = dict(lateralFriction=1., spinningFriction=.01, rollingFriction=0.)
+    for finger in FINGERS: self._call(pybullet.changeDynamics, self.robot, finger, **friction)
+    gear = self._call(pybullet.createConstraint, self.robot, FINGERS[0], self.robot, FINGERS[1], pybullet.JOINT_GEAR,
+                      (1, 0, 0), (0, 0, 0), (0, 0, 0))
+    self._call(pybullet.changeConstraint, gear, gearRatio=-1, erp=.1, maxForce=50)
+
+@patch
+def _bind(self:World):
+    "What is called at every physics step is bound once."
+    bind = partial(partial, physicsClientId=self.client)
+    self._advance = bind(pybullet.stepSimulation)
+    self._contacts = bind(pybullet.getContactPoints)
+    self._joints = bind(pybullet.getJointStates)
+    motors, newtons = (*range(7), *FINGERS), (87,) * 4 + (40,) * 3 + (20, 20)
+    self._drive = bind(pybullet.setJointMotorControlArray, self.robot, motors, pybullet.POSITION_CONTROL,
+                       forces=newtons)
 
 # %% ../nbs/01a_world.ipynb #bfbda4eb
 ROUND = ("cylinder", "disc")  # kinds of bodies; the others are boxes
@@ -262,6 +268,7 @@ def _touch(self:World, contact):
     self.force = force
     self.touched = "table" if whom == self.table else self.scene.bodies[self.bodies.index(whom)].name
 
+# %% ../nbs/01a_world.ipynb #48c1a92c
 @patch
 def _step(self:World, carrying=False):
     "One physics step, watched."
@@ -272,7 +279,9 @@ def _step(self:World, carrying=False):
         grips = whom == self.wanted and link in FINGERS
         if whom != self.robot and not grips: self._touch(contact)
     if carrying and self.held is not None: self._watch_held()
-    if self.steps % 4 == 0: self.speed = max(self.speed, *(abs(joint[1]) for joint in self._joints(self.robot, range(7))))
+    if self.steps % 4 == 0:
+        joints = self._joints(self.robot, range(7))
+        self.speed = max(self.speed, *(abs(joint[1]) for joint in joints))
     if self.watcher and self.steps % 10 == 0: self.watcher(self)
 
 @patch
