@@ -379,9 +379,10 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     return trainer, history
 
 
-@pytest.mark.parametrize('algo', ['ppo', 'grpo', 'rloo'])
-def test_bandit_is_solved(algo, tmp_path):
-    trainer, history = bandit(algo, tmp_path, 34, lambda right: 2*right - 1)
+@pytest.mark.parametrize('algo, updates', [('ppo', 48), ('grpo', 34), ('rloo', 34)])
+def test_bandit_is_solved(algo, updates, tmp_path):
+    "One text per picture and a critic that starts at zero take PPO longer than four texts that are each other's baseline."
+    trainer, history = bandit(algo, tmp_path, updates, lambda right: 2*right - 1)
     trainer.train()
     shares = [np.mean(h) for h in history]
     assert shares[0] < .4 and np.mean(shares[-5:]) >= .95, [round(s, 2) for s in shares]
