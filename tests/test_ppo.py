@@ -71,13 +71,14 @@ def trainer(tmp_path, monkeypatch):
         alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model, process_index=0, device='cpu')
         config = ppo.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
         made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
-                             _metrics=dict(train=defaultdict(list)), _seconds={}, _keep=0, _values=[], _passes=[],
+                             _metrics=dict(train=defaultdict(list)), _seconds={},
                              model=SimpleNamespace(value_head=critic.ValueHead(3) if algo.startswith('ppo') else None),
-                             state=SimpleNamespace(global_step=0), _raw=raw, reward_funcs=[None], current_gradient_accumulation_steps=1,
+                             state=SimpleNamespace(global_step=0), reward_funcs=[None], current_gradient_accumulation_steps=1,
                              _step=0, _buffered_inputs=[rolled()])
 
         def trl(self, inputs):
-            self._passes.append((rollout['old_per_token_logps'], values))
+            self._seen.rewards = raw
+            self._seen.passes.append((rollout['old_per_token_logps'], values))
             return dict(rollout)
         monkeypatch.setattr(ppo.GRPOTrainer, '_generate_and_score_completions', trl)
         return made
@@ -155,7 +156,7 @@ def test_leave_one_out_is_the_group_mean_times_n_over_n_minus_one(trainer, algo,
 
 def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatch):
     "Guard: what a think contributes is added to the advantage of its own tokens, with a plus."
-    monkeypatch.setattr(ppo.PPOTrainer, '_contribution', lambda self, inputs: torch.tensor([2., -1.]))
+    monkeypatch.setattr(ppo.PPOTrainer, '_contribution', lambda self, inputs, episodes: torch.tensor([2., -1.]))
     monkeypatch.setattr(ppo.PPOTrainer, '_thinking', lambda self, ids: torch.tensor([[1., 1, 0], [1, 0, 0]]))
     out = trainer('ppo+credit', rollout=rolled(), values=VALUES*0, raw=RAW)._generate_and_score_completions(None)
     with_credit = torch.tensor([[1 + .5*2, 1 + .5*2, 1], [-1 - .5, -1, 0]])
@@ -174,14 +175,14 @@ def test_a_think_ends_with_its_closing_tag(trainer):
 def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monkeypatch):
     "Guard: positive where the own think makes actions better; a text that was not parsed has none."
     made = trainer('ppo+credit')
-    here = pd.DataFrame(dict(task='put_on', level='L0', seed=range(3), think=list('abc'), parsed=[True, True, False]))
-    made.reward_funcs = [SimpleNamespace(here=here, pool=None, weights=None)]
+    episodes = pd.DataFrame(dict(task='put_on', level='L0', seed=range(3), think=list('abc'), parsed=[True, True, False]))
+    made.reward_funcs = [SimpleNamespace(pool=None, weights=None)]
     made.model.eval = made.model.train = lambda: None
     made.processing_class = SimpleNamespace(tokenizer=None)
     monkeypatch.setattr(ppo, 'write', lambda model, processor, images, instructions, starts, *_: starts)
     worth = {'<think>a</think>': 1., '<think>b</think>': -1., '<think>c</think>': .5}
     monkeypatch.setattr(ppo, 'judge', lambda scenes, outputs, *_: [SimpleNamespace(reward=worth[o]) for o in outputs])
-    gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3)
+    gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3, episodes)
     assert gained.tolist() == [1 - .5, -1 - 1, 0]
 
 
@@ -203,7 +204,7 @@ def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch)
     rewards = torch.tensor([[1.], [-1], [1], [1]])
     # in the first half of the texts the second fact comes with -1, in the second with 1
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
-    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids: facts)
+    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, episodes: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
     made.model.value_head = critic.ValueHead(3, 2)
     out = made._generate_and_score_completions(None)
@@ -223,7 +224,7 @@ def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
     made = trainer()
     now, values = torch.tensor([[math.log(2), 0, 0], [0, 0, 5.]]), torch.tensor([[.1, 0, 0], [0, 0, 7.]])
     def trl(self, model, inputs):
-        self._passes.append((now, values))
+        self._seen.passes.append((now, values))
         return torch.tensor(3.)
     monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
     given = rolled(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3), returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]))
@@ -237,7 +238,7 @@ def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
 def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, algo):
     "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
     def trl(self, model, inputs):
-        self._passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
+        self._seen.passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
         mask = inputs['completion_mask']
         return (inputs['each']*mask).sum()/mask.sum()/self.current_gradient_accumulation_steps
     monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
@@ -404,7 +405,7 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(tmp_path):
         loss, mask = whole(model, inputs), inputs['completion_mask']
         if not seen:
             weights = [p for n, p in model.named_parameters() if p.requires_grad and 'value_head' not in n]
-            plain = -(inputs['advantages']*trainer._passes[0][0]*mask).sum()/mask.sum()
+            plain = -(inputs['advantages']*trainer._seen.passes[0][0]*mask).sum()/mask.sum()
             seen.extend(torch.autograd.grad(x, weights, retain_graph=True, allow_unused=True) for x in (loss, plain))
         return loss
     trainer._compute_loss = compare
@@ -433,8 +434,8 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     scenes = spread(4, ['put_on'])
     experts = [expert(s) for s in scenes]
     judge = trainer.reward_funcs[0]
-    judge.here = episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
-    thinks, heard = judge.here.think.tolist(), []
+    judged = episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
+    thinks, heard = judged.think.tolist(), []
 
     def obedient(model, processor, images, instructions, starts, *args):
         "A policy that does what the think says: with the own think the right thing, with another nothing."
@@ -442,7 +443,7 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
         return [f'<think>{t}</think>' + (e.split('</think>')[1] if s == f'<think>{t}</think>' else '<action>pick <loc0><loc0>; place <loc1><loc1></action>')
                 for s, t, e in zip(starts, np.repeat(thinks, 2), np.repeat(experts, 2))]
     monkeypatch.setattr(ppo, 'write', obedient)
-    gained = trainer._contribution([dict(image=Image.new('RGB', (128, 128)))]*4)
+    gained = trainer._contribution([dict(image=Image.new('RGB', (128, 128)))]*4, judged)
     assert heard[:8] == [f'<think>{t}</think>' for t in np.repeat(thinks, 2)] and heard[8] == f'<think>{thinks[-1]}</think>'
     assert all(g >= 2 for g in gained.tolist())
     ids = trainer.processing_class.tokenizer([thinks[0] + '</think><action>pick <loc0><loc0></action>'], add_special_tokens=False, return_tensors='pt').input_ids

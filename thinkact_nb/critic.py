@@ -17,8 +17,10 @@ _PLACE = re.compile(r"<loc(\d\d)>(?:<loc(\d\d)>)?")
 _STEP = re.compile(rf"({'|'.join(SKILLS)}) <loc(\d\d)><loc(\d\d)>")
 
 def _claim_ends(text):
-    "Where each of a text's `claims` ends, in their order. One said twice ends twice: at its first end, the second is not yet known."
-    found = [(m.start(), kind, m[0], m.end()) for kind, forms in CLAIMS.items() for form in forms for m in form.finditer(text)]
+    "Where each of a text's `claims` ends, in their order: one said twice ends twice, or its second end is foreseen."
+    found = []
+    for kind, forms in CLAIMS.items():
+        found += [(m.start(), kind, m[0], m.end()) for form in forms for m in form.finditer(text)]
     return [end for *_, end in sorted(found)]
 
 def _near(a, b):
@@ -63,7 +65,7 @@ def facts(
     pieces:list[str], # a text, token by token
     scene:Scene
 ) -> np.ndarray: # (tokens, FACTS): before each token
-    "What the critic is told: good things counted, bad ones 0 or 1; for each task, that it is this, that something is wrong, that it acts."
+    "What the critic is told: good things counted, bad ones 0 or 1; for each task, that it is this one and how it goes."
     starts = np.cumsum([0, *map(len, pieces)])[:-1]
     counts = np.zeros((len(pieces), len(PRIVILEGED)))
     for end, name in privileged_facts("".join(pieces), scene): counts[starts >= end, PRIVILEGED.index(name)] += 1

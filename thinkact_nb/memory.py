@@ -70,10 +70,11 @@ def _cache(model):
     return 4 * sum(m.out_features for found, n, m in named
                    if found and "language_model" in n and int(found[1]) < own)
 
+# %% ../nbs/03b_memory.ipynb #f5249972
 def peak_table(
     profile:Profile
 ) -> list[dict]: # step, part, bytes
-    "Estimated peak memory of an SFT step, a rollout and a PPO step on a GPU: arithmetic, which 11b checks against a count."
+    "Estimated peak memory of an SFT step, a rollout and a PPO step on a GPU: arithmetic, which 11b compares."
     model = without_weights(profile)
     text, layers = model.config.text_config, model.config.text_config.num_hidden_layers
     read = getattr(model.config, "vision_soft_tokens_per_image", BUDGETS[0]) + PROMPT

@@ -24,7 +24,8 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import (AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, Gemma3nConfig, Gemma3nTextConfig,
-                          Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig, PreTrainedConfig, PreTrainedModel)
+                          Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig, PreTrainedConfig,
+                          PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .env import GPU_MEMORY, Profile, UserError, hardware, quiet
 from .files import SEAL, damage, read_json, read_seal
@@ -36,10 +37,10 @@ from .words import STANDIN, WORDS, base_name, chat, fetched, forbidden, load_pro
 with quiet(): import bitsandbytes
 
 for _chatty in ("bitsandbytes.backends.cpu.ops", "transformers.trainer_callback", "transformers.trainer_utils"):
-    logging.getLogger(_chatty).setLevel(logging.ERROR)  # what they warn of is told to developers: nothing that a user can mend
+    logging.getLogger(_chatty).setLevel(logging.ERROR)  # they warn developers of what no user can mend
 
 # %% ../nbs/03_model.ipynb #275ee1eb
-FOUR_BIT_ERROR = .15  # relative error of an output: what is below is the price of four bits (0.09), what is above is a fault
+FOUR_BIT_ERROR = .15  # relative error of an output: four bits cost 0.09, and what is above this is a fault
 
 @functools.cache
 def four_bit_error(
@@ -48,8 +49,10 @@ def four_bit_error(
 ) -> float: # relative error of its output; 0.09 where all is well
     "A layer of random weights in NF4 against the same weights in float32."
     draw = torch.Generator().manual_seed(0)
-    size = torch.logspace(-.3, .3, 64)[torch.randperm(64, generator=draw), None]  # rows differ in size, as trained ones do
-    weight, x = torch.randn(64, inputs, generator=draw) * size, torch.randn(16, inputs, generator=draw)
+    rows = torch.randperm(64, generator=draw)
+    size = torch.logspace(-.3, .3, 64)[rows, None]  # rows differ in size, as trained ones do
+    weight = torch.randn(64, inputs, generator=draw) * size
+    x = torch.randn(16, inputs, generator=draw)
     with torch.random.fork_rng(devices=[]):
         layer = bitsandbytes.nn.Linear4bit(inputs, 64, bias=False, quant_type="nf4", compute_dtype=torch.float32)
     layer.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
@@ -67,7 +70,9 @@ def check_layers(
         error = four_bit_error(layer.in_features, device)
         if error > FOUR_BIT_ERROR:
             shape = f"{name} ({layer.in_features} inputs, {layer.out_features} outputs)"
-            raise UserError(f"bitsandbytes {bitsandbytes.__version__} computes {shape} wrongly on this {device}: error {error:.2f}, where four bits cost 0.09. "
+            version = bitsandbytes.__version__
+            raise UserError(f"bitsandbytes {version} computes {shape} wrongly on this {device}: error {error:.2f}, "
+                            "where four bits cost 0.09. "
                             "Take a model whose layers read a multiple of 64, or bitsandbytes 0.48.2")
 
 # %% ../nbs/03_model.ipynb #c5f1f90b
@@ -107,8 +112,8 @@ def _check_gpu(profile):
     free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
     least = GPU_MEMORY[profile.name]
     if not total:
-        raise UserError(f"{asks} an NVIDIA GPU and there is none here: on Colab choose Runtime → Change runtime type → T4 GPU, "
-                        "or take the profile 'tiny'")
+        raise UserError(f"{asks} an NVIDIA GPU and there is none here: on Colab choose Runtime → Change runtime type "
+                        "→ T4 GPU, or take the profile 'tiny'")
     if total < least * 1e9:
         raise UserError(f"{asks} a GPU with {least} GB and this one has {total / 1e9:.1f}: take a smaller profile")
     if profile.dtype == "bfloat16" and not hardware()["bfloat16"]:
@@ -125,8 +130,8 @@ def _check_disk(profile):
     need = sum(p.numel() * width for p in without_weights(profile).parameters())
     room = shutil.disk_usage(Path(HF_HUB_CACHE).anchor).free
     if room < need:
-        raise UserError(f"{profile.model} takes {need / 1e9:.0f} GB of disk and {room / 1e9:.0f} are free: delete files, "
-                        "or on Colab choose Runtime → Disconnect and delete runtime")
+        raise UserError(f"{profile.model} takes {need / 1e9:.0f} GB of disk and {room / 1e9:.0f} are free: "
+                        "delete files, or on Colab choose Runtime → Disconnect and delete runtime")
 
 def check_machine(
     profile:Profile
@@ -141,7 +146,7 @@ SKIP = ["lm_head", "model.audio_tower", "model.vision_tower", "model.embed_visio
         "prediction_coefs", "correction_coefs", "modality_router"]
 
 def keep_memory():
-    "Let the C library keep memory it has freed: a training step on a CPU takes a quarter less time. Linux without a GPU only."
+    "Let the C library keep memory it has freed: a step on a CPU takes a quarter less time. Linux without a GPU only."
     if torch.cuda.is_available(): return
     try: mallopt = ctypes.CDLL("libc.so.6").mallopt
     except OSError: return
@@ -156,7 +161,7 @@ def free_memory():
 def leave_out_audio(
     config:PreTrainedConfig # changed in place
 ):
-    "Have a model built with no layers in its audio tower, and their weights not read: 1.3 GB of E2B that nothing here hears with."
+    "Have a model built without its audio tower, and the weights of that not read: 1.3 GB of E2B."
     for name in ("conf_num_hidden_layers", "num_hidden_layers"):  # Gemma 3n's, Gemma 4's
         if getattr(config.audio_config, name, None): setattr(config.audio_config, name, 0)
     kind = AutoModelForImageTextToText._model_mapping[type(config)]
@@ -167,7 +172,7 @@ def leave_out_audio(
 def load_base(
     profile:Profile
 ) -> PreTrainedModel:
-    "The frozen base in NF4 with double quantization. Raises `UserError` if it cannot be fetched, or this machine will not do."
+    "The frozen base in NF4, double quantized. Raises `UserError` if it cannot be fetched, or this machine won't do."
     check_machine(profile)
     keep_memory()
     dtype = getattr(torch, profile.dtype)
@@ -187,8 +192,9 @@ def load_base(
     return model
 
 # %% ../nbs/03_model.ipynb #4b3ee670
-UNNORMALISED = ("altup_projections", "altup_unembed_projections", "per_layer_model_projection")  # at the top of the language model
-UNNORMALISED_ENDS = ("per_layer_input_gate", "per_layer_projection")                              # in every layer
+UNNORMALISED = ("altup_projections", "altup_unembed_projections",
+                "per_layer_model_projection")                         # at the top of the language model
+UNNORMALISED_ENDS = ("per_layer_input_gate", "per_layer_projection")  # in every layer
 
 HALF = 6e4  # about the largest number of float16; feed-forward products can pass it, seen in Gemma 4
 
@@ -203,10 +209,12 @@ def steady(
         for parameter in module.parameters(recurse=False): parameter.data = parameter.data.float()
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point(): setattr(module, name, buffer.float())
+    clamp = lambda module, args: (args[0].clamp(-HALF, HALF),)
     for name, module in language.named_modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit) and (name.split(".")[0] in UNNORMALISED or name.endswith(UNNORMALISED_ENDS)):
+        unnormalised = name.split(".")[0] in UNNORMALISED or name.endswith(UNNORMALISED_ENDS)
+        if isinstance(module, bitsandbytes.nn.Linear4bit) and unnormalised:
             module.compute_dtype, module.compute_type_is_set = torch.float32, True
-        if name.endswith("mlp.down_proj"): module.register_forward_pre_hook(lambda module, args: (args[0].clamp(-HALF, HALF),))
+        if name.endswith("mlp.down_proj"): module.register_forward_pre_hook(clamp)
 
 def steady_ends(
     model # after PEFT wrapped it
@@ -227,7 +235,7 @@ SCALE = 1024.  # of gradients on their way through float16
 def scale_gradients(
     model # after `steady_ends`, with the parameters that are to train
 ):
-    "Carry gradients through a float16 model at `SCALE` times their size: small ones vanish otherwise, with no sign. Parameters get them at their true size."
+    "Carry gradients through a float16 model at `SCALE` times their size; parameters get them at their true size."
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     def rise(module, args, out):
         if out.requires_grad: out.register_hook(lambda gradient: gradient * SCALE)
@@ -256,32 +264,48 @@ def forward_adapters(self:TrainableTokensLayer, x, active_adapters, *args, **kwa
 # %% ../nbs/03_model.ipynb #e8afbe02
 LOGITS = 2**24  # in memory at once
 
+def _scorer(model, temperature, barred):
+    "What scores hidden states against labels; the ids that are `barred` do not count."
+    cap = model.config.get_text_config().final_logit_softcapping
+    def score(hidden, label): # (tokens, width), (tokens)
+        logits = model.get_output_embeddings()(hidden).float()  # a module, so adapters and casts count
+        if cap: logits = cap * (logits / cap).tanh()
+        scores = logits / temperature  # (tokens, vocabulary)
+        if barred:
+            lowest = torch.finfo(scores.dtype).min
+            scores.index_fill_(-1, torch.tensor(barred, device=scores.device), lowest)
+        log_p = scores.log_softmax(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        return log_p.gather(-1, label[:, None])[:, 0], entropy, scores.argmax(-1) == label
+    return score
+
+# %% ../nbs/03_model.ipynb #45e9e3c3
 def fuse_head(
     model,
     temperature:float=1.,
     sampled:bool=False, # True: leave out what cannot be sampled, the ids of `forbidden`
     **others # of TRL's `add_fused_lm_head`; not needed here
 ):
-    "Let `model(..., labels=labels, fused_lm_head=True)` give log-probabilities and entropies of the labels, as TRL's trainers want them."
+    "Let `model(..., labels=labels, fused_lm_head=True)` give log-probabilities and entropies of the labels, for TRL."
     from trl.trainer.utils import FusedCausalLMOutput
-    config, whole, barred = model.config.get_text_config(), model.forward, forbidden(model.config) if sampled else []
-    def score(hidden, label):
-        logits, cap = model.get_output_embeddings()(hidden).float(), config.final_logit_softcapping
-        if cap: logits = cap * (logits / cap).tanh()
-        scores = logits / temperature
-        if barred: scores.index_fill_(-1, torch.tensor(barred, device=scores.device), torch.finfo(scores.dtype).min)
-        log_p = scores.log_softmax(-1)
-        return log_p.gather(-1, label[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1), scores.argmax(-1) == label
+    config, whole = model.config.get_text_config(), model.forward
+    score = _scorer(model, temperature, forbidden(model.config) if sampled else [])
+
     @functools.wraps(type(model).forward)
     def forward(self, *args, fused_lm_head=False, labels=None, num_items_in_batch=None, **kwargs):
         if not fused_lm_head: return whole(*args, labels=labels, **kwargs)
-        hidden, labels = self.base_model(*args, **kwargs | dict(use_cache=False)).last_hidden_state[:, :-1], labels[:, 1:]
+        out = self.base_model(*args, **kwargs | dict(use_cache=False))
+        hidden, labels = out.last_hidden_state[:, :-1], labels[:, 1:]  # position t predicts token t + 1
         mask, n = labels != -100, max(1, LOGITS // config.vocab_size)
-        parts = [checkpoint(score, h, y, use_reentrant=False) for h, y in zip(hidden[mask].split(n), labels[mask].split(n))]
+        some = zip(hidden[mask].split(n), labels[mask].split(n))
+        parts = [checkpoint(score, h, y, use_reentrant=False) for h, y in some]
         log_probs, entropy, is_top1 = (torch.cat(p) for p in zip(*parts))
-        loss = -log_probs.sum() / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
-        log_probs, entropy, is_top1 = (p.new_zeros(mask.shape).masked_scatter(mask, p) for p in (log_probs, entropy, is_top1))
-        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy.detach(), is_top1=is_top1, label_mask=mask)
+        items = mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        loss = -log_probs.sum() / items
+        spread = lambda p: p.new_zeros(mask.shape).masked_scatter(mask, p)  # back to (texts, tokens)
+        return FusedCausalLMOutput(loss=loss, log_probs=spread(log_probs), entropy=spread(entropy).detach(),
+                                   is_top1=spread(is_top1), label_mask=mask)
+
     model.forward = types.MethodType(forward, model)
 
 def fuse_heads():
@@ -302,8 +326,10 @@ def first_rows(
     spelled = torch.stack([table[[piece.id for piece in spell(w)]].float().mean(0) for w in words]).cpu()
     rng = torch.Generator().manual_seed(0)
     apart, mix = (torch.randn(n, spelled.shape[1], generator=rng) for n in (len(words), 16))
-    if locs := [i for i, w in enumerate(words) if w.startswith("<loc")]:
-        angles = torch.tensor([int(words[i][4:-1]) for i in locs])[:, None] * torch.tensor([.5, 1, 2, 3, 4, 6, 8, 12]) * math.pi / BINS
+    locs = [i for i, w in enumerate(words) if w.startswith("<loc")]
+    if locs:
+        waves = torch.tensor([.5, 1, 2, 3, 4, 6, 8, 12])
+        angles = torch.tensor([int(words[i][4:-1]) for i in locs])[:, None] * waves * math.pi / BINS
         apart[locs] = torch.cat([angles.sin(), angles.cos()], 1) @ mix
     return (unit(unit(spelled) + unit(apart)) * table[:1000].float().norm(dim=-1).median().cpu()).to(table.device)
 
@@ -332,7 +358,8 @@ def new_adapter(
     processor = load_processor(profile)
     table = model.get_input_embeddings().weight
     model = get_peft_model(model, lora_config(profile))
-    if fresh := [i for i, w in enumerate(WORDS) if w in processor.claimed]:
+    fresh = [i for i, w in enumerate(WORDS) if w in processor.claimed]
+    if fresh:
         trained_rows(model).data[fresh] = first_rows(table, processor.tokenizer, [WORDS[i] for i in fresh])
     return model
 
@@ -350,15 +377,18 @@ def check_adapter(
     profile:Profile,
     adapter # a folder
 ):
-    "Raise a `UserError` if an adapter was damaged, is not one that this project writes, or was made for another base or vocabulary."
+    "Raise a `UserError` if an adapter was damaged, is not this project's, or was made for another base or vocabulary."
     wrong = damage(adapter) if (Path(adapter) / SEAL).exists() else None
     wrong = wrong or foreign(adapter, profile)
     if wrong: raise UserError(f"{adapter} {wrong}: train it again, or take another adapter")
     base = fingerprint(profile)
     made = (read_seal(adapter) or {}).get("base", base)
-    if made != base: raise UserError(f"{adapter} was trained on other weights of {profile.model} ({made}, these are {base}): train it again")
+    if made != base:
+        raise UserError(f"{adapter} was trained on other weights of {profile.model} ({made}, these are {base}): "
+                        "train it again")
     rows = read_json(Path(adapter) / ADAPTER)["trainable_token_indices"]["embed_tokens"]
-    if rows != word_ids(profile): raise UserError(f"{adapter} was trained with another vocabulary than this one: train it again")
+    if rows != word_ids(profile):
+        raise UserError(f"{adapter} was trained with another vocabulary than this one: train it again")
 
 # %% ../nbs/03_model.ipynb #1acc4674
 def _adapter_folder(adapter):
@@ -399,8 +429,10 @@ def exchange_adapter(
     "Give a model with an adapter the numbers of another one, in place. Raises `UserError` if it does not fit the base."
     if not isinstance(model, PeftModel): return False
     check_adapter(profile, adapter)
-    here, there = model.peft_config["default"], fetched(lambda: PeftConfig.from_pretrained(adapter), adapter)
-    if any(getattr(here, part) != getattr(there, part) for part in ("r", "lora_alpha", "target_modules", "trainable_token_indices")): return False
+    here = model.peft_config["default"]
+    there = fetched(lambda: PeftConfig.from_pretrained(adapter), adapter)
+    alike = ("r", "lora_alpha", "target_modules", "trainable_token_indices")
+    if any(getattr(here, part) != getattr(there, part) for part in alike): return False
     set_peft_model_state_dict(model, fetched(lambda: load_peft_weights(adapter, device="cpu"), adapter))
     return True
 
@@ -421,12 +453,18 @@ def write(
     torch.manual_seed(seed)
     texts, starts, out = [], starts or [""] * len(images), []
     for instruction, start in zip(instructions, starts):
-        texts.append(processor.apply_chat_template(chat(instruction), tokenize=False, add_generation_prompt=True) + start)
-    sampling = dict(do_sample=True, temperature=temperature, top_k=0, top_p=1.) if temperature else dict(do_sample=False)
+        asked = processor.apply_chat_template(chat(instruction), tokenize=False, add_generation_prompt=True)
+        texts.append(asked + start)
+    sampling = dict(do_sample=False)
+    if temperature: sampling = dict(do_sample=True, temperature=temperature, top_k=0, top_p=1.)
+    tokenizer = processor.tokenizer
+    ends = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     for i in range(0, len(texts), batch):
-        inputs = processor(text=texts[i:i + batch], images=[[Image.fromarray(im)] for im in images[i:i + batch]], add_special_tokens=False, padding=True, return_tensors="pt").to(model.device)
-        ids = model.generate(**inputs, max_new_tokens=max_new_tokens, suppress_tokens=forbidden(model.config), pad_token_id=processor.tokenizer.pad_token_id,
-                             eos_token_id=processor.tokenizer.eos_token_id, **sampling)
+        seen = [[Image.fromarray(image)] for image in images[i:i + batch]]
+        inputs = processor(text=texts[i:i + batch], images=seen, add_special_tokens=False, padding=True,
+                           return_tensors="pt").to(model.device)
+        ids = model.generate(**inputs, max_new_tokens=max_new_tokens, suppress_tokens=forbidden(model.config),
+                             **ends, **sampling)
         out += processor.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
     return [start + text.strip("\n") for start, text in zip(starts, out)]
 
@@ -437,7 +475,8 @@ def image_features(
     processor,
     images # arrays (height, width, 3), uint8
 ) -> dict: # to be given as `mm_encoder_outputs`, with no `pixel_values`
-    "What the tower and its projection make of images: (images, soft tokens, width); a list over images for Gemma 4, whose images may differ in tokens."
+    "What the tower makes of images: (images, soft tokens, width); a list for Gemma 4, whose images differ in tokens."
     seen = processor.image_processor([Image.fromarray(i) for i in images], return_tensors="pt").to(model.device)
     seen = {k: v for k, v in seen.items() if k in ("pixel_values", "image_position_ids")}
-    return dict(image=BaseModelOutputWithPooling(pooler_output=model.get_image_features(**seen, return_dict=True).pooler_output))
+    tokens = model.get_image_features(**seen, return_dict=True).pooler_output
+    return dict(image=BaseModelOutputWithPooling(pooler_output=tokens))

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'COLUMNS', 'CURRICULUM', 'LEAST', 'TRY', 'SEED_SCENES', 'gae',
-           'PPOConfig', 'rl_config', 'PPOTrainer', 'lenders', 'summary', 'log_rows', 'Ledger', 'shares', 'Curriculum',
-           'scene_dataset', 'check_start', 'rl_trainer', 'train_rl']
+           'PPOConfig', 'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'summary', 'log_rows', 'Ledger',
+           'shares', 'Curriculum', 'scene_dataset', 'check_start', 'rl_trainer', 'train_rl']
 
 # %% ../nbs/06_ppo.ipynb #918d93fc
 import json, shutil, time, warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from accelerate.utils import gather_object
@@ -51,8 +51,11 @@ def gae(
     return advantages, advantages + values
 
 # %% ../nbs/06_ppo.ipynb #5bfa8db0
-ALGORITHMS = {"ppo": dict(num_generations=1), "grpo": dict(num_generations=4, scale_rewards="group"), "rloo": dict(num_generations=4, scale_rewards="none"),
-              "ppo+credit": dict(num_generations=1, credit=0.5), "ppo+short": dict(num_generations=1, efficiency=0.5)}
+ALGORITHMS = {"ppo": dict(num_generations=1),
+              "grpo": dict(num_generations=4, scale_rewards="group"),
+              "rloo": dict(num_generations=4, scale_rewards="none"),
+              "ppo+credit": dict(num_generations=1, credit=0.5),
+              "ppo+short": dict(num_generations=1, efficiency=0.5)}
 
 @dataclass
 class PPOConfig(GRPOConfig):
@@ -77,11 +80,12 @@ class PPOConfig(GRPOConfig):
     def __post_init__(self):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
-        self.num_generations = texts
-        if self.gradient_accumulation_steps % (self.steps_per_generation * self.num_iterations) == 0:
-            raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; use two minibatches or two epochs")
-        if self.steps_per_generation % self.gradient_accumulation_steps:
-            raise ValueError(f"a rollout of {self.steps_per_generation} micro-batches holds no whole number of minibatches of {self.gradient_accumulation_steps}")
+        rows, minibatch = self.steps_per_generation, self.gradient_accumulation_steps
+        if minibatch % (rows * self.num_iterations) == 0:
+            raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; "
+                             "use two minibatches or two epochs")
+        if rows % minibatch:
+            raise ValueError(f"a rollout of {rows} micro-batches holds no whole number of minibatches of {minibatch}")
 
 # %% ../nbs/06_ppo.ipynb #fb721676
 MINIBATCHES = 2     # optimizer steps per epoch
@@ -99,14 +103,26 @@ def rl_config(
     rows = profile.rl_batch // profile.rl_micro_batch
     accumulate = 1 if rows % MINIBATCHES else rows // MINIBATCHES
     steps = rows // accumulate * profile.rl_epochs
-    numbers = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate, steps_per_generation=rows, num_iterations=profile.rl_epochs,
-        max_steps=(updates or profile.rl_updates) * steps, logging_steps=steps, save_steps=SAVE_EVERY * steps,
-        learning_rate=profile.rl_learning_rate, lr_scheduler_type="constant_with_warmup", warmup_steps=2 * steps, max_completion_length=profile.max_new_tokens, seed=seed,
-        bf16=False, fp16=False, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=profile.model != "standin", gradient_checkpointing_kwargs=dict(use_reentrant=False),
-        ddp_find_unused_parameters=False, dataloader_pin_memory=False, report_to="none", disable_tqdm=True)
+    size = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate,
+                steps_per_generation=rows, num_iterations=profile.rl_epochs,
+                max_completion_length=profile.max_new_tokens)
+    length = dict(max_steps=(updates or profile.rl_updates) * steps, logging_steps=steps, save_steps=SAVE_EVERY * steps)
+    rate = dict(learning_rate=profile.rl_learning_rate, lr_scheduler_type="constant_with_warmup",
+                warmup_steps=2 * steps)
+    machine = dict(bf16=False, fp16=False, use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=False,
+                   gradient_checkpointing=profile.model != "standin", ddp_find_unused_parameters=False,
+                   gradient_checkpointing_kwargs=dict(use_reentrant=False))
+    numbers = size | length | rate | machine | dict(seed=seed, report_to="none", disable_tqdm=True)
     return PPOConfig(str(folder), algorithm=algorithm, **numbers | ALGORITHMS[algorithm] | settings)
 
 # %% ../nbs/06_ppo.ipynb #fc7fd213
+@dataclass
+class Seen:
+    "What TRL computes on its way and does not hand over."
+    passes: list = field(default_factory=list)  # of the model: log-probabilities and values, (texts, tokens) each
+    rewards: torch.Tensor = None                # (texts of all processes, 1)
+    episodes: pd.DataFrame = None               # of this process's texts, one row each
+
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -116,102 +132,160 @@ class PPOTrainer(GRPOTrainer):
         super().__init__(model, *args, **kwargs)
         for name, parameter in self.model.named_parameters():
             if name in exact: parameter.data = exact[name]
-            if name.endswith(".ref"): parameter.data = exact[name.removesuffix("ref") + "default"].clone()  # vocabulary rows, which TRL's copy leaves out
-        self._seconds, self._keep, self._values, self._passes = {}, 0, [], []
+            if name.endswith(".ref"):  # vocabulary rows, which TRL's copy leaves out
+                parameter.data = exact[name.removesuffix("ref") + "default"].clone()
+        self._seconds, self._seen = {}, Seen()
         if not self.args.algorithm.startswith("ppo"): return
-        base = self.model.get_base_model()
-        self.model.add_module("value_head", ValueHead(base.config.get_text_config().hidden_size, FACTS * self.args.privileged).to(self.accelerator.device))
-        base.base_model.register_forward_hook(self._read_value)
+        width = self.model.get_base_model().config.get_text_config().hidden_size
+        head = ValueHead(width, FACTS * self.args.privileged)
+        self.model.add_module("value_head", head.to(self.accelerator.device))
 
     @property
     def value_head(self): return getattr(self.accelerator.unwrap_model(self.model), "value_head", None)
 
-    @contextmanager
-    def _clock(self, phase):
-        start = time.perf_counter()
-        yield
-        self._seconds[phase] = self._seconds.get(phase, 0) + time.perf_counter() - start
-
-    def _put(self, **metrics):
-        for name, value in metrics.items(): self._metrics["train"][name].append(self.accelerator.reduce(torch.tensor(float(value), device=self.accelerator.device), "mean").item())
-
-    def _tokenize_prompts(self, prompts):
-        "One by one: on Python 3.10, transformers' Gemma 3n processor fails on prompts of different lengths."
-        ids, images, fields = zip(*(super(PPOTrainer, self)._tokenize_prompts([p]) for p in prompts))
-        join = lambda parts: torch.cat(parts) if torch.is_tensor(parts[0]) else [row for part in parts for row in part]
-        return join(ids), images[0] and join(images), {k: join([f[k] for f in fields]) for k in fields[0]}
-
-    def _generate(self, *args):
-        with self._clock("generate"): return super()._generate(*args)
-
-    def _calculate_rewards(self, *args):
-        with self._clock("simulate"): self._raw = super()._calculate_rewards(*args)
-        return self._raw
-
-    def training_step(self, *args):
-        with self._clock("step"): return super().training_step(*args)
-
     def create_model_card(self, *args, **kwargs): "None: checkpoints are not published."
+
+# %% ../nbs/06_ppo.ipynb #3d492e4d
+@patch
+@contextmanager
+def _clock(self:PPOTrainer, phase):
+    "Adds the seconds that pass meanwhile to those of a phase."
+    start = time.perf_counter()
+    yield
+    self._seconds[phase] = self._seconds.get(phase, 0) + time.perf_counter() - start
+
+@patch
+@contextmanager
+def _watched(self:PPOTrainer):
+    "What TRL computes meanwhile."
+    self._seen = Seen()
+    yield self._seen
+
+@patch
+def _put(self:PPOTrainer, **metrics):
+    "Log numbers: their means over all processes."
+    for name, value in metrics.items():
+        number = torch.tensor(float(value), device=self.accelerator.device)
+        self._metrics["train"][name].append(self.accelerator.reduce(number, "mean").item())
+
+@patch
+def _tokenize_prompts(self:PPOTrainer, prompts):
+    "One by one: on Python 3.10, transformers' Gemma 3n processor fails on prompts of different lengths."
+    ids, images, fields = zip(*(super(PPOTrainer, self)._tokenize_prompts([p]) for p in prompts))
+    join = lambda parts: torch.cat(parts) if torch.is_tensor(parts[0]) else [row for part in parts for row in part]
+    return join(ids), images[0] and join(images), {k: join([f[k] for f in fields]) for k in fields[0]}
+
+@patch
+def _generate(self:PPOTrainer, *args):
+    with self._clock("generate"): return super(PPOTrainer, self)._generate(*args)
+
+@patch
+def training_step(self:PPOTrainer, *args):
+    with self._clock("step"): return super(PPOTrainer, self).training_step(*args)
 
 # %% ../nbs/06_ppo.ipynb #23c8d98a
 @patch
-def _read_value(self:PPOTrainer, module, args, output):
-    if self._keep: self._values.append(self.value_head(output.last_hidden_state[:, -self._keep - 1:-1].detach()))
+def _calculate_rewards(self:PPOTrainer, *args):
+    with self._clock("simulate"): rewards = super(PPOTrainer, self)._calculate_rewards(*args)
+    self._seen.rewards, self._seen.episodes = rewards, getattr(self.reward_funcs[0], "latest", None)
+    return rewards
 
 @patch
-def _get_per_token_logps_and_entropies(self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-    self._keep, self._values = logits_to_keep, []
-    try: out = super(PPOTrainer, self)._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-    finally: self._keep = 0
-    self._passes.append((out[0], torch.cat(self._values) if self._values else None))
+def _get_per_token_logps_and_entropies(
+    self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+):
+    values = []
+    def read(module, args, output):
+        before = output.last_hidden_state[:, -logits_to_keep - 1:-1]  # (texts, tokens, width): what predicts each token
+        values.append(self.value_head(before.detach()))
+    body = self.accelerator.unwrap_model(self.model).get_base_model().base_model
+    hook = body.register_forward_hook(read) if self.value_head else None
+    score = super(PPOTrainer, self)._get_per_token_logps_and_entropies
+    try: out = score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+    finally:
+        if hook: hook.remove()
+    self._seen.passes.append((out[0], torch.cat(values) if values else None))
     return out
 
 # %% ../nbs/06_ppo.ipynb #9d9dc555
+@dataclass
+class Rollout:
+    "The texts of one rollout in this process, and what is known of each token."
+    batch: dict             # what TRL deals into minibatches
+    episodes: pd.DataFrame  # one row for each text
+    ids: torch.Tensor       # (texts, tokens)
+    mask: torch.Tensor      # (texts, tokens): 1 where there is a token
+    old: torch.Tensor       # (texts, tokens): log-probabilities under the policy that wrote them
+    facts: torch.Tensor     # (texts, tokens, facts): what the critic is told
+    values: torch.Tensor    # (texts, tokens): read from the hidden states; None without a critic
+    rewards: torch.Tensor   # (texts, tokens): what was earned, on the last token; None without a critic
+
+@patch
+def _rolled_out(self:PPOTrainer, out, seen):
+    "The rollout that TRL made, with what was seen on the way."
+    ids, mask = out["completion_ids"], out["completion_mask"]
+    old, values = seen.passes[0]  # the first pass is the policy's, the second the reference's
+    out["facts"], rewards = self._facts(ids, seen.episodes), None
+    if self.value_head:
+        first = self.accelerator.process_index * len(mask)
+        rewards = torch.zeros_like(values)
+        rewards[torch.arange(len(mask)), mask.sum(1) - 1] = seen.rewards[first:first + len(mask)].sum(1)
+    return Rollout(out, seen.episodes, ids, mask, old, out["facts"], values, rewards)
+
+@patch
+def _facts(self:PPOTrainer, ids, episodes):
+    "What the critic is told of each text, (texts, tokens, facts)."
+    if not (self.value_head and self.args.privileged): return torch.zeros(*ids.shape, 0)
+    texts = [self.processing_class.batch_decode(row[:, None]) for row in ids]  # token by token
+    keys = episodes[["task", "level", "seed"]].itertuples(index=False)
+    known = np.stack([facts(pieces, make_scene(*key)) for pieces, key in zip(texts, keys)])
+    return torch.tensor(known, dtype=torch.float32, device=ids.device)
+
+# %% ../nbs/06_ppo.ipynb #115f1a1c
 @patch
 def _moments(self:PPOTrainer, x, mask):
     "Mean and variance over the tokens of all processes."
     total = lambda y: self.accelerator.reduce(y.sum(), "sum")
-    mean = total(x * mask) / (n := total(mask))
-    return mean, total((x - mean) ** 2 * mask) / n
+    tokens = total(mask)
+    mean = total(x * mask) / tokens
+    return mean, total((x - mean) ** 2 * mask) / tokens
+
+@patch
+def _targets(self:PPOTrainer, rollout, inputs):
+    "Advantages, returns and the values at the rollout, each (texts, tokens)."
+    args, rewards, mask = self.args, rollout.rewards, rollout.mask
+    begun = None if self.state.global_step else self._begin_critic(rollout.facts, rewards, mask)
+    values = self.value_head.add(rollout.values, rollout.facts).detach()
+    foreseen = values if begun is None else begun
+    _, returns = gae(rewards, values, mask, args.gamma, 1.)
+    advantages, _ = gae(rewards, foreseen, mask, args.gamma, args.lam)
+    if args.credit:
+        with self._clock("credit"): gained = self._contribution(inputs, rollout.episodes)  # (texts,)
+        advantages = advantages + args.credit * gained[:, None] * self._thinking(rollout.ids)
+    mean, variance = self._moments(advantages, mask)
+    standardised = (advantages - mean) * (variance > 1e-8) * (variance + 1e-2).rsqrt() * mask
+    spread_of_returns = self._moments(returns, mask)[1]
+    if spread_of_returns > 1e-6:
+        self._put(explained_variance=1 - self._moments(returns - foreseen, mask)[1] / spread_of_returns)
+    return dict(advantages=standardised, old_values=values * mask, returns=returns)
 
 @patch
 def _generate_and_score_completions(self:PPOTrainer, inputs):
-    self._passes = []
-    with self._clock("rollout"): out = super(PPOTrainer, self)._generate_and_score_completions(inputs)
-    mask, (old, values) = out["completion_mask"], self._passes[0]  # the first pass is the policy's, the second the reference's
-    out["facts"] = self._facts(out["completion_ids"])
+    with self._clock("rollout"), self._watched() as seen:
+        out = super(PPOTrainer, self)._generate_and_score_completions(inputs)
+    self.rollout = rollout = self._rolled_out(out, seen)
     if self.beta:
-        gap = (out["ref_per_token_logps"] - old) * mask
-        self._put(ref_kl=self._moments(gap.exp() - gap - 1, mask)[0])
-    if self.args.algorithm == "rloo": out["advantages"] = out["advantages"] * self.num_generations / (self.num_generations - 1)
-    if self.value_head:
-        first = self.accelerator.process_index * len(mask)
-        rewards = torch.zeros_like(values)
-        rewards[torch.arange(len(mask)), mask.sum(1) - 1] = self._raw[first:first + len(mask)].sum(1)  # on the last token
-        foreseen = None if self.state.global_step else self._begin_critic(out["facts"], rewards, mask)
-        values = self.value_head.add(values, out["facts"]).detach()
-        foreseen = values if foreseen is None else foreseen
-        returns = gae(rewards, values, mask, self.args.gamma, 1.)[1]
-        advantages, _ = gae(rewards, foreseen, mask, self.args.gamma, self.args.lam)
-        if self.args.credit:
-            with self._clock("credit"): advantages = advantages + self.args.credit * self._contribution(inputs)[:, None] * self._thinking(out["completion_ids"])
-        mean, variance = self._moments(advantages, mask)
-        out |= dict(advantages=(advantages - mean) * (variance > 1e-8) * (variance + 1e-2).rsqrt() * mask, old_values=values * mask, returns=returns)
-        spread_of_returns = self._moments(returns, mask)[1]
-        if spread_of_returns > 1e-6: self._put(explained_variance=1 - self._moments(returns - foreseen, mask)[1] / spread_of_returns)
-    self._rollout = out
+        gap = (out["ref_per_token_logps"] - rollout.old) * rollout.mask
+        self._put(ref_kl=self._moments(gap.exp() - gap - 1, rollout.mask)[0])
+    if self.args.algorithm == "rloo":
+        out["advantages"] = out["advantages"] * self.num_generations / (self.num_generations - 1)
+    if self.value_head: out |= self._targets(rollout, inputs)
     return out
-
-@patch
-def _facts(self:PPOTrainer, ids):
-    if not (self.value_head and self.args.privileged): return torch.zeros(*ids.shape, 0)
-    pieces, keys = [self.processing_class.batch_decode(row[:, None]) for row in ids], self.reward_funcs[0].here[["task", "level", "seed"]]
-    return torch.tensor(np.stack([facts(p, make_scene(*key)) for p, key in zip(pieces, keys.itertuples(index=False))]), dtype=torch.float32, device=ids.device)
 
 # %% ../nbs/06_ppo.ipynb #c1d7a053
 @patch
 def _begin_critic(self:PPOTrainer, facts, rewards, mask):
-    "Before the first update: what facts are worth, by least squares. Returns what a fit to the other half of the texts foresees."
+    "Before the first update: what facts are worth, by least squares. Returns what the other half's fit foresees."
     if not self.args.privileged: return None
     earned = rewards.sum(1, keepdim=True).expand_as(rewards)
     second = torch.arange(len(mask), device=mask.device) >= len(mask) / 2
@@ -227,7 +301,7 @@ def _begin_critic(self:PPOTrainer, facts, rewards, mask):
 def lenders(
     scenes:list[tuple] # task, level and seed of each text
 ) -> list[int]: # which text lends its think to each
-    "The text before it that is of another scene of the same task, round and round; where there is none, the text before it."
+    "The text before it that is of another scene of the same task, round and round; else the text before it."
     n = len(scenes)
     before = [[(i - k) % n for k in range(1, n)] or [i] for i in range(n)]
     lends = lambda i, j: scenes[i][0] == scenes[j][0] and scenes[i] != scenes[j]
@@ -241,20 +315,27 @@ def _thinking(self:PPOTrainer, ids):
     return ((closes.cumsum(1) - closes.int()) == 0).float()
 
 @patch
-def _contribution(self:PPOTrainer, inputs):
-    "What each text's own think adds to the reward: that of actions sampled after it, less that of actions sampled after the think that another scene of its task lends it."
-    ledger, k, model = self.reward_funcs[0], self.args.credit_samples, self.accelerator.unwrap_model(self.model)
-    table, repeat = ledger.here, lambda some: [x for x in some for _ in range(k)]
-    keys = list(zip(table.task, table.level, table.seed))
+def _contribution(self:PPOTrainer, inputs, episodes):
+    "What each text's own think adds to the reward of actions sampled after it, against the think lent to it."
+    ledger, k, limit = self.reward_funcs[0], self.args.credit_samples, self.args.max_completion_length
+    model, processor = self.accelerator.unwrap_model(self.model), self.processing_class
+    repeat = lambda some: [x for x in some for _ in range(k)]
+    keys = list(zip(episodes.task, episodes.level, episodes.seed))
     scenes = repeat([make_scene(*key) for key in keys])
     images, instructions = repeat([np.asarray(row["image"]) for row in inputs]), [s.instruction for s in scenes]
+
     def worth(thinks):
         begun = repeat([f"<think>{think}</think>" for think in thinks])
-        outputs = write(model, self.processing_class, images, instructions, begun, self.args.max_completion_length, 1., len(begun), self.state.global_step)
-        return np.reshape([e.reward for e in judge(scenes, outputs, ledger.pool, self.processing_class.tokenizer, ledger.weights)], (-1, k)).mean(1)
+        outputs = write(model, processor, images, instructions, begun, limit, 1., len(begun), self.state.global_step)
+        judged = judge(scenes, outputs, ledger.pool, processor.tokenizer, ledger.weights)
+        return np.reshape([e.reward for e in judged], (-1, k)).mean(1)  # (texts,)
+
     model.eval()
-    with torch.random.fork_rng(): gained = (worth(table.think) - worth(table.think.iloc[lenders(keys)])) * table.parsed
+    with torch.random.fork_rng():
+        own = worth(episodes.think)
+        lent = worth(episodes.think.iloc[lenders(keys)])
     model.train()
+    gained = (own - lent) * episodes.parsed
     self._put(contribution=gained.mean())
     return torch.tensor(gained.to_numpy(), dtype=torch.float32, device=self.accelerator.device)
 
@@ -263,7 +344,8 @@ def _contribution(self:PPOTrainer, inputs):
 def _prepare_inputs(self:PPOTrainer, batch):
     rows = self.args.steps_per_generation
     position = self._step % (rows * self.num_iterations)
-    if position and position % rows == 0: self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self._rollout), rows)  # a new epoch: new minibatches
+    if position and position % rows == 0:  # a new epoch
+        self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self.rollout.batch), rows)
     return super(PPOTrainer, self)._prepare_inputs(batch)
 
 # %% ../nbs/06_ppo.ipynb #d2f87b41
@@ -272,36 +354,42 @@ def _weight(self:PPOTrainer):
     "The tokens of this micro-batch, as a multiple of the mean of its minibatch."
     size, here = self.current_gradient_accumulation_steps, self._step % self.args.steps_per_generation
     begins = here - here % size
-    tokens = torch.stack([part["completion_mask"].sum() for part in self._buffered_inputs[begins:begins + size]]).float()
+    minibatch = self._buffered_inputs[begins:begins + size]
+    tokens = torch.stack([part["completion_mask"].sum() for part in minibatch]).float()
     return tokens[here - begins] * size / self.accelerator.reduce(tokens.sum(), "mean")
 
 @patch
 def _compute_loss(self:PPOTrainer, model, inputs):
-    self._passes = []
-    loss = super(PPOTrainer, self)._compute_loss(model, inputs)
-    (now, values), mask = self._passes[0], inputs["completion_mask"]
+    with self._watched() as seen: loss = super(PPOTrainer, self)._compute_loss(model, inputs)
+    now, values = seen.passes[0]      # (texts, tokens): log-probabilities, values
+    mask = inputs["completion_mask"]  # (texts, tokens)
     change = ((now - inputs["old_per_token_logps"]) * mask).detach()
     self._put(step_kl=self._moments(change.exp() - change - 1, mask)[0])
     if values is None: return loss * self._weight()
-    error = value_loss(self.value_head.add(values, inputs["facts"]), inputs["old_values"], inputs["returns"], mask, self.args.value_clip)
+    values = self.value_head.add(values, inputs["facts"])
+    error = value_loss(values, inputs["old_values"], inputs["returns"], mask, self.args.value_clip)
     self._put(value_loss=error.detach())
     return (loss + self.args.value_weight * error / self.current_gradient_accumulation_steps) * self._weight()
 
+# %% ../nbs/06_ppo.ipynb #af75d16e
 @patch
 def create_optimizer(self:PPOTrainer, *args):
     new = self.optimizer is None
     optimizer = super(PPOTrainer, self).create_optimizer(*args)
-    if new and self.value_head:
-        head = set(self.value_head.parameters())
-        for group in optimizer.param_groups: group["params"] = [p for p in group["params"] if p not in head]
-        optimizer.add_param_group(dict(params=list(self.value_head.parameters()), lr=self.args.value_learning_rate, weight_decay=0.))
+    if not (new and self.value_head): return optimizer
+    head = list(self.value_head.parameters())
+    for group in optimizer.param_groups: group["params"] = [p for p in group["params"] if p not in set(head)]
+    optimizer.add_param_group(dict(params=head, lr=self.args.value_learning_rate, weight_decay=0.))
     return optimizer
 
 @patch
 def log(self:PPOTrainer, logs, start_time=None):
     s, self._seconds = self._seconds, {}
-    if "rollout" in s: self._put(seconds_generate=s["generate"], seconds_simulate=s["simulate"], seconds_credit=s.get("credit", 0.),
-        seconds_score=s["rollout"] - s["generate"] - s["simulate"], seconds_learn=s["step"] - s["rollout"] - s.get("credit", 0.))
+    if "rollout" in s:
+        credit = s.get("credit", 0.)
+        self._put(seconds_generate=s["generate"], seconds_simulate=s["simulate"], seconds_credit=credit,
+                  seconds_score=s["rollout"] - s["generate"] - s["simulate"],
+                  seconds_learn=s["step"] - s["rollout"] - credit)
     return super(PPOTrainer, self).log(logs, start_time)
 
 # %% ../nbs/06_ppo.ipynb #6faf1780
@@ -312,7 +400,9 @@ def save_head(self:PPOTrainer,
     folder # where the adapter is
 ):
     "Save the value head, if there is one."
-    if self.value_head: save_file({k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}, Path(folder) / VALUE_FILE)
+    if not self.value_head: return
+    state = {name: value.contiguous().cpu() for name, value in self.value_head.state_dict().items()}
+    save_file(state, Path(folder) / VALUE_FILE)
 
 @patch
 def _save(self:PPOTrainer, output_dir=None, state_dict=None):
@@ -333,11 +423,15 @@ def summary(
     means = table[["success", "parsed", "r_safety", "r_efficiency", "think_tokens", "grounding"]].astype(float).mean()
     return means.to_dict() | dict(distinct_thinks=blank.nunique() / len(table))
 
-COLUMNS = dict(reward="reward", success="success", r_safety="r_safety", r_efficiency="r_efficiency", parsed="parsed", truncated="completions/clipped_ratio", kl="ref_kl",
-    step_kl="step_kl", clip_fraction="clip_ratio/region_mean", entropy="entropy", explained_variance="explained_variance", value_loss="value_loss",
-    no_contrast="frac_reward_zero_std", gradient_norm="grad_norm", think_tokens="think_tokens", distinct_thinks="distinct_thinks", grounding="grounding",
-    contribution="contribution",
-    seconds_generate="seconds_generate", seconds_simulate="seconds_simulate", seconds_credit="seconds_credit", seconds_score="seconds_score", seconds_learn="seconds_learn")
+_AS_NAMED = ("reward", "success", "r_safety", "r_efficiency", "parsed", "step_kl", "entropy", "explained_variance",
+             "value_loss", "think_tokens", "distinct_thinks", "grounding", "contribution")
+_TRLS = dict(truncated="completions/clipped_ratio", kl="ref_kl", clip_fraction="clip_ratio/region_mean",
+             no_contrast="frac_reward_zero_std", gradient_norm="grad_norm")
+_ORDER = ("reward", "success", "r_safety", "r_efficiency", "parsed", "truncated", "kl", "step_kl", "clip_fraction",
+          "entropy", "explained_variance", "value_loss", "no_contrast", "gradient_norm", "think_tokens",
+          "distinct_thinks", "grounding", "contribution", "seconds_generate", "seconds_simulate", "seconds_credit",
+          "seconds_score", "seconds_learn")
+COLUMNS = {name: _TRLS.get(name, name) for name in _ORDER}  # our name: that of the trainer's log
 
 def log_rows(
     history:list[dict], # a trainer's `state.log_history`
@@ -345,7 +439,11 @@ def log_rows(
 ) -> list[dict]: # update and the names in `COLUMNS`
     "One row per update."
     absent = {"no_contrast"} if config.num_generations == 1 else set()
-    return [dict(update=h["step"] // config.logging_steps) | {c: None if c in absent else h.get(k) for c, k in COLUMNS.items()} for h in history if "reward" in h]
+    rows = []
+    for h in (h for h in history if "reward" in h):
+        numbers = {name: None if name in absent else h.get(key) for name, key in COLUMNS.items()}
+        rows.append(dict(update=h["step"] // config.logging_steps) | numbers)
+    return rows
 
 # %% ../nbs/06_ppo.ipynb #85772137
 class Ledger(TrainerCallback):
@@ -358,15 +456,18 @@ class Ledger(TrainerCallback):
     def __call__(self, completions, task, level, seed, trainer_state, log_metric, **others):
         scenes = [make_scene(*key) for key in zip(task, level, seed)]
         samples = [i % self.config.num_generations for i in range(len(scenes))]
-        episodes = judge(scenes, [c[0]["content"].strip("\n") for c in completions], self.pool, self.tokenizer, self.weights, self.config.algorithm, samples)
-        self.here = episode_table(episodes).assign(update=trainer_state.global_step // self.config.logging_steps + 1)
-        self.tables.append(pd.concat(gather_object([self.here]), ignore_index=True))
+        outputs = [c[0]["content"].strip("\n") for c in completions]
+        episodes = judge(scenes, outputs, self.pool, self.tokenizer, self.weights, self.config.algorithm, samples)
+        update = trainer_state.global_step // self.config.logging_steps + 1
+        self.latest = episode_table(episodes).assign(update=update)  # of this process
+        self.tables.append(pd.concat(gather_object([self.latest]), ignore_index=True))
         for name, value in summary(self.tables[-1]).items(): log_metric(name, value)
-        return self.here.reward.tolist()
+        return self.latest.reward.tolist()
 
     def resume(self, checkpoint):
         "Take up the ledger as it was at a checkpoint."
-        self.tables = [read_parquet(Path(checkpoint) / "rollouts.parquet", EPISODE | dict(update=int), "remove that checkpoint, or leave out --resume to start anew")]
+        form, mend = EPISODE | dict(update=int), "remove that checkpoint, or leave out --resume to start anew"
+        self.tables = [read_parquet(Path(checkpoint) / "rollouts.parquet", form, mend)]
 
     def on_save(self, args, state, control, **kwargs):
         if rank(): return
@@ -391,7 +492,12 @@ def shares(
 # %% ../nbs/06_ppo.ipynb #97bff9dc
 class Curriculum:
     "The scenes of a run: for the first update those given, then of tasks by `shares`."
-    def __init__(self, scenes:list[Scene], size:int, ledger:"Ledger"): self.scenes, self.size, self.ledger, self.decided = scenes, size, ledger, {}  # size: scenes per update
+    def __init__(self,
+        scenes:list[Scene],
+        size:int,           # scenes per update
+        ledger:"Ledger"
+    ): self.scenes, self.size, self.ledger, self.decided = scenes, size, ledger, {}
+
     def __len__(self): return len(self.scenes)
 
     def __getitem__(self, row):
@@ -403,7 +509,8 @@ class Curriculum:
     def _decide(self, update):
         tasks, levels, first = (sorted({getattr(s, k) for s in self.scenes}) for k in ("task", "level", "seed"))
         start = first[0] + update * self.size
-        drawn = np.random.default_rng(start).choice(tasks, self.size, p=shares(pd.concat(self.ledger.tables), update + 1, tasks))
+        often = shares(pd.concat(self.ledger.tables), update + 1, tasks)
+        drawn = np.random.default_rng(start).choice(tasks, self.size, p=often)
         return [make_scene(task, levels[i % len(levels)], start + i) for i, task in enumerate(drawn)]
 
 # %% ../nbs/06_ppo.ipynb #789183a3
@@ -418,10 +525,12 @@ def scene_dataset(
         asked = [*dict.fromkeys(rows["row"])]
         if not drawn.keys() >= set(asked):
             drawn.clear()
-            images = pool.images(chosen := [scenes[row] for row in asked], image_size)
+            chosen = [scenes[row] for row in asked]
+            images = pool.images(chosen, image_size)
             drawn.update(zip(asked, zip(chosen, map(Image.fromarray, images))))
         found = [drawn[row] for row in rows["row"]]
-        return dict(prompt=[chat(s.instruction) for s, _ in found], image=[i for _, i in found], **{k: [getattr(s, k) for s, _ in found] for k in ("task", "level", "seed")})
+        keys = {name: [getattr(scene, name) for scene, _ in found] for name in ("task", "level", "seed")}
+        return dict(prompt=[chat(scene.instruction) for scene, _ in found], image=[image for _, image in found], **keys)
     return Dataset.from_dict(dict(row=range(len(scenes)))).with_transform(fetch)
 
 # %% ../nbs/06_ppo.ipynb #72e628f4
@@ -431,12 +540,15 @@ TRY = 4      # updates: no more than this promises nothing and may begin anywher
 def check_start(
     store:Store # with an SFT adapter
 ):
-    "Raise a `UserError` if the log of SFT says that its policy solves too little for a reward to say anything. Without a log there is nothing to go by."
+    "Raise a `UserError` if the log of SFT says that its policy solves too little for a reward to say anything."
     file = store.run / "sft" / "log.json"
-    rates = [row["eval_success"] for row in json.loads(file.read_text()) if row.get("eval_success") is not None] if file.exists() else []
-    if rates and max(rates) < LEAST:
-        raise UserError(f"the SFT policy solved {max(rates):.0%} of its validation scenes and RL needs {LEAST:.0%}: a reward that is -1 nearly always says nothing. "
-                        f"Train SFT on more demonstrations or for more epochs; up to {TRY} updates may be tried all the same")
+    if not file.exists(): return  # nothing to go by
+    rates = [row.get("eval_success") for row in json.loads(file.read_text())]
+    best = max((rate for rate in rates if rate is not None), default=LEAST)
+    if best < LEAST:
+        raise UserError(f"the SFT policy solved {best:.0%} of its validation scenes and RL needs {LEAST:.0%}: "
+                        "a reward that is -1 nearly always says nothing. Train SFT on more demonstrations or for more "
+                        f"epochs; up to {TRY} updates may be tried all the same")
 
 # %% ../nbs/06_ppo.ipynb #b0eed180
 SEED_SCENES = 100_000  # scenes set aside for each seed of RL
@@ -459,7 +571,8 @@ def rl_trainer(
     sft, profile = store.require("sft", "adapter_config.json"), store.profile
     config = rl_config(profile, store.path(f"rl/{algo}") / "checkpoints", algo, updates, seed, **settings)
     per_update = config.generation_batch_size // config.num_generations
-    scenes = spread(config.max_steps // config.logging_steps * per_update, tasks, levels, SPLITS["rl"] + seed * SEED_SCENES)
+    count = config.max_steps // config.logging_steps * per_update
+    scenes = spread(count, tasks, levels, SPLITS["rl"] + seed * SEED_SCENES)
     processor = load_processor(profile)
     seed_all(seed)
     model = load_model(profile, str(sft), trainable=True)
@@ -467,11 +580,13 @@ def rl_trainer(
     weights = replace(weights, efficiency=weights.efficiency or config.efficiency)
     ledger = Ledger(store, pool, processor.tokenizer, config, weights)
     if config.curriculum: scenes = Curriculum(scenes, per_update, ledger)
-    trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size), processing_class=processor,
-                         callbacks=[ledger, Bar(ledger.stage, "update", config.logging_steps, ("success", "reward")), *callbacks])
+    bar = Bar(ledger.stage, "update", config.logging_steps, ("success", "reward"))
+    trainer = PPOTrainer(model, ledger, config, scene_dataset(scenes, pool, profile.image_size),
+                         processing_class=processor, callbacks=[ledger, bar, *callbacks])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
+# %% ../nbs/06_ppo.ipynb #5fb589ac
 def train_rl(
     store:Store,            # with an SFT adapter
     pool:SimPool,
@@ -481,20 +596,27 @@ def train_rl(
     updates:int=None,       # None: the profile's
     **settings              # tasks, levels, weights, callbacks, and fields of `PPOConfig` to change
 ) -> pd.DataFrame: # one row per update
-    "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
+    "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError`, `Stopped`."
+    stage, decides = f"rl/{algo}", ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")
     if (updates or store.profile.rl_updates) > TRY: check_start(store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer = rl_trainer(store, pool, algo, seed, updates, **settings)
-        folder = led(lambda: store.begin(f"rl/{algo}"))
-        made = dict(seed=seed, base=fingerprint(store.profile), sft=fingerprint(store.profile, store.require("sft", "adapter_config.json")), weights=str(trainer.reward_funcs[0].weights),
-                    tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))), **{k: getattr(trainer.args, k) for k in ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")})
-        trainer.add_callback(Checkpoints(store, f"rl/{algo}", made, trainer.args.logging_steps))
-        checkpoint = led(lambda: store.checkpoint(f"rl/{algo}", made, only_numbers) if resume else store.anew(f"rl/{algo}"))
-        if checkpoint: trainer.reward_funcs[0].resume(checkpoint)
+        ledger, folder = trainer.reward_funcs[0], led(lambda: store.begin(stage))
+        sft = fingerprint(store.profile, store.require("sft", "adapter_config.json"))
+        made = dict(seed=seed, base=fingerprint(store.profile), sft=sft, weights=str(ledger.weights),
+                    tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))),
+                    **{name: getattr(trainer.args, name) for name in decides})
+        trainer.add_callback(Checkpoints(store, stage, made, trainer.args.logging_steps))
+        checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
+        if checkpoint: ledger.resume(checkpoint)
         go_on(trainer, checkpoint)
-    led(lambda: (trainer.model.save_pretrained(folder, selected_adapters=["default"]), trainer.save_head(folder), store.push(f"rl/{algo}", base=made["base"])))
+    def keep():
+        trainer.model.save_pretrained(folder, selected_adapters=["default"])
+        trainer.save_head(folder)
+        store.push(stage, base=made["base"])
+    led(keep)
     log = pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))
-    del trainer
+    del trainer, keep
     free_memory()
     return log

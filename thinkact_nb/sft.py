@@ -33,8 +33,12 @@ def conversations(
 ) -> Dataset: # images, prompt, completion
     "Demonstrations as TRL wants them."
     says = lambda output: output if think else re.sub("<think>.*?</think>", "<think></think>", output, flags=re.DOTALL)
-    return demonstrations.map(lambda row: dict(prompt=chat(row["instruction"]), completion=[dict(role="assistant", content=says(row["output"]))], images=[row["image"]]),
-                              remove_columns=demonstrations.column_names or ["image", "instruction", "output"], **dict(keep_in_memory=True) if isinstance(demonstrations, Dataset) else {})
+    def conversation(row):
+        answer = [dict(role="assistant", content=says(row["output"]))]
+        return dict(prompt=chat(row["instruction"]), completion=answer, images=[row["image"]])
+    read = demonstrations.column_names or ["image", "instruction", "output"]
+    there = dict(keep_in_memory=True) if isinstance(demonstrations, Dataset) else {}
+    return demonstrations.map(conversation, remove_columns=read, **there)
 
 # %% ../nbs/04_sft.ipynb #e7ea3e90
 def token_losses(
@@ -45,11 +49,16 @@ def token_losses(
     "The loss of think and of action tokens."
     labels, first = batch["labels"][:, 1:], (batch["labels"] != -100).any(0).int().argmax().item()
     kept = batch["labels"].shape[1] - first + 1
-    with torch.no_grad(): logits = model(**{k: v for k, v in batch.items() if k != "labels"}, logits_to_keep=kept, use_cache=False).logits[:, :-1]
-    labels = labels[:, -logits.shape[1]:]
-    losses, counts, acts = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels), labels != -100, (labels == action_id).cumsum(1) > 0
-    return {part: (losses[mask].sum().item(), int(mask.sum())) for part, mask in (("think", counts & ~acts), ("action", counts & acts))}
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.no_grad(): logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, :-1]
+    labels = labels[:, -logits.shape[1]:]  # (texts, tokens)
+    losses = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    counts = labels != -100
+    acts = (labels == action_id).cumsum(1) > 0
+    masks = dict(think=counts & ~acts, action=counts & acts)
+    return {part: (losses[mask].sum().item(), int(mask.sum())) for part, mask in masks.items()}
 
+# %% ../nbs/04_sft.ipynb #791845de
 class Validation:
     "Scenes of the validation split that a policy in training is tried on."
     def __init__(self,
@@ -59,15 +68,22 @@ class Validation:
     ):
         self.profile, self.scenes, self.pool = store.profile, spread(n, tasks, levels, SPLITS["validation"]), SimPool(0)
         rows = self.pool.map(demonstrate, [(s, self.profile.image_size, "en", 0., 0.) for s in self.scenes])
-        self.images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows]
-        self.demonstrations = Dataset.from_list([dict(image=Image.open(io.BytesIO(row["image"]["bytes"])), instruction=row["instruction"], output=row["output"]) for row in rows])
+        open_image = lambda row: Image.open(io.BytesIO(row["image"]["bytes"]))
+        self.images = [np.asarray(open_image(row)) for row in rows]
+        shown = [dict(image=open_image(r), instruction=r["instruction"], output=r["output"]) for r in rows]
+        self.demonstrations = Dataset.from_list(shown)
 
     def episodes(self, model, processor) -> pd.DataFrame: # task, output, parsed, success, failure
         "What a policy writes about the scenes, greedily, and what comes of it."
-        with torch.random.fork_rng(): outputs = write(model, processor, self.images, [s.instruction for s in self.scenes], max_new_tokens=self.profile.max_new_tokens, batch=self.profile.eval_batch)
+        p, instructions = self.profile, [s.instruction for s in self.scenes]
+        with torch.random.fork_rng():
+            outputs = write(model, processor, self.images, instructions, max_new_tokens=p.max_new_tokens,
+                            batch=p.eval_batch)
         programs = [parse_output(o).program for o in outputs]
         results = self.pool.map(run_episode, list(zip(self.scenes, programs)))
-        return pd.DataFrame([dict(task=s.task, output=o, parsed=p is not None, success=r.success, failure=r.failure) for s, o, p, r in zip(self.scenes, outputs, programs, results)])
+        table = pd.DataFrame(dict(task=[s.task for s in self.scenes], output=outputs))
+        return table.assign(parsed=[p is not None for p in programs], success=[r.success for r in results],
+                            failure=[r.failure for r in results])
 
 # %% ../nbs/04_sft.ipynb #16feb853
 def sft_config(
@@ -80,13 +96,21 @@ def sft_config(
 ) -> SFTConfig:
     "The profile's numbers as TRL's settings."
     p, gpu = store.profile, torch.cuda.is_available()
-    numbers = dict(output_dir=str(store.path(stage) / "checkpoints"), per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
-        gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs, max_steps=steps, learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine",
-        warmup_steps=0.05, max_grad_norm=1., max_length=None, bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu, gradient_checkpointing_kwargs=dict(use_reentrant=False), disable_tqdm=True,
-        logging_steps=5, logging_first_step=True, eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True,
-        restore_callback_states_from_checkpoint=True, ddp_find_unused_parameters=False, report_to="none", seed=seed, data_seed=seed)
+    size = dict(per_device_train_batch_size=p.sft_micro_batch, per_device_eval_batch_size=p.sft_micro_batch,
+                gradient_accumulation_steps=p.sft_batch // p.sft_micro_batch, num_train_epochs=p.sft_epochs,
+                max_steps=steps, max_length=None)
+    learning = dict(learning_rate=p.sft_learning_rate, lr_scheduler_type="cosine", warmup_steps=0.05, max_grad_norm=1.,
+                    seed=seed, data_seed=seed)
+    machine = dict(bf16=False, fp16=False, use_cpu=not gpu, gradient_checkpointing=gpu,
+                   gradient_checkpointing_kwargs=dict(use_reentrant=False), ddp_find_unused_parameters=False)
+    keeping = dict(output_dir=str(store.path(stage) / "checkpoints"), eval_strategy="steps", eval_steps=every,
+                   save_strategy="steps", save_steps=every, metric_for_best_model="score", greater_is_better=True,
+                   restore_callback_states_from_checkpoint=True)
+    saying = dict(logging_steps=5, logging_first_step=True, report_to="none", disable_tqdm=True)
+    numbers = size | learning | machine | keeping | saying
     return SFTConfig(**numbers | settings)
 
+# %% ../nbs/04_sft.ipynb #0bdb9104
 NEW_ROWS = 5  # times the learning rate: for rows of words that the base has never read
 
 class ValidatedSFT(SFTTrainer):
@@ -95,11 +119,17 @@ class ValidatedSFT(SFTTrainer):
 
     def evaluate(self, *args, **kwargs):
         self.model.eval()
-        batches = DataLoader(self.eval_dataset, self.args.eval_batch_size, collate_fn=self.data_collator)  # all of them in every process
-        losses = [token_losses(self.model, {k: v.to(self.model.device) for k, v in batch.items()}, self.processing_class.tokenizer.convert_tokens_to_ids("<action>")) for batch in batches]
+        action_id = self.processing_class.tokenizer.convert_tokens_to_ids("<action>")
+        batches = DataLoader(self.eval_dataset, self.args.eval_batch_size, collate_fn=self.data_collator)
+        device, losses = self.model.device, []
+        for batch in batches:  # all of them in every process
+            here = {name: value.to(device) for name, value in batch.items()}
+            losses.append(token_losses(self.model, here, action_id))
         parts = {part: np.sum([loss[part] for loss in losses], axis=0) for part in ("think", "action")}
-        (total, tokens), episodes = sum(parts.values()), self.validation.episodes(self.model, self.processing_class)
-        metrics = dict(loss=total / tokens, think_loss=parts["think"][0] / parts["think"][1], action_loss=parts["action"][0] / parts["action"][1], parsed=episodes.parsed.mean(), success=episodes.success.mean())
+        total, tokens = sum(parts.values())
+        episodes = self.validation.episodes(self.model, self.processing_class)
+        mean = {f"{part}_loss": summed / counted for part, (summed, counted) in parts.items()}
+        metrics = dict(loss=total / tokens, **mean, parsed=episodes.parsed.mean(), success=episodes.success.mean())
         metrics["score"] = metrics["success"] - metrics["action_loss"]
         metrics = {f"eval_{k}": float(v) for k, v in metrics.items()}
         self.model.train(), self.log(metrics)
@@ -133,16 +163,26 @@ def make_trainer(
 ) -> SFTTrainer:
     "TRL's trainer on the run's demonstrations. Raises `UserError` if there are none."
     if stream and steps < 1: raise UserError("a stream has no end: say how many --steps")
-    demonstrations = stream_dataset(stream, seed) if stream else read_dataset(store.require("data", "train.parquet") / "train.parquet", strict)
+    if stream: demonstrations = stream_dataset(stream, seed)
+    else: demonstrations = read_dataset(store.require("data", "train.parquet") / "train.parquet", strict)
     seed_all(seed)
-    shown = {column: demonstrations.unique(column) if not stream and column in demonstrations.column_names else known for column, known in dict(task=TASKS, level=["L0"]).items()}
+    columns = () if stream else demonstrations.column_names
+    shown = {name: demonstrations.unique(name) if name in columns else known
+             for name, known in dict(task=TASKS, level=["L0"]).items()}
     looks = Validation(store, shown["task"], shown["level"], validation)
-    trainer = ValidatedSFT(load_model(store.profile, trainable=True), sft_config(store, seed, steps, every, stage := "sft" if think else "sft-nothink", **settings), train_dataset=conversations(demonstrations, think),
-                           eval_dataset=conversations(looks.demonstrations, think), processing_class=load_processor(store.profile), callbacks=[EarlyStoppingCallback(3), Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success")), *callbacks])
+    stage = "sft" if think else "sft-nothink"
+    bar = Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success"))
+    model = load_model(store.profile, trainable=True)
+    config = sft_config(store, seed, steps, every, stage, **settings)
+    trainer = ValidatedSFT(model, config, train_dataset=conversations(demonstrations, think),
+                           eval_dataset=conversations(looks.demonstrations, think),
+                           processing_class=load_processor(store.profile),
+                           callbacks=[EarlyStoppingCallback(3), bar, *callbacks])
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
-    trainer.validation, trainer.model_accepts_loss_kwargs = looks, True  # `fuse_head` can divide by the tokens of the whole batch, however it is split
+    trainer.validation = looks
+    trainer.model_accepts_loss_kwargs = True  # `fuse_head` can divide by all tokens of a batch, however it is split
     return trainer
 
 # %% ../nbs/04_sft.ipynb #4921968b
@@ -153,15 +193,17 @@ def train_sft(
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
     **settings         # steps, every, validation, strict, stream and callbacks of `make_trainer`
 ) -> pd.DataFrame: # step, loss, learning_rate, …; eval_loss and others where it was validated
-    "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/`, or to `sft-nothink/`. Raises `UserError` on bad input, `Stopped` if a signal ended it."
+    "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/` or `sft-nothink/`. Raises `UserError`."
     stage = "sft" if think else "sft-nothink"
     trainer = make_trainer(store, seed, think=think, **settings)
     folder = led(lambda: store.begin(stage))
-    made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=settings.get("stream") or sha256(store.run / "data" / "train.parquet")[:12])
+    shown = settings.get("stream") or sha256(store.run / "data" / "train.parquet")[:12]
+    made = dict(seed=seed, steps=trainer.args.max_steps, base=fingerprint(store.profile), demonstrations=shown)
     trainer.add_callback(Checkpoints(store, stage, made))
     checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
     go_on(trainer, checkpoint)
-    log = pd.DataFrame([entry for entry in trainer.state.log_history if "train_runtime" not in entry]).groupby("step", as_index=False).first()
+    entries = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
+    log = pd.DataFrame(entries).groupby("step", as_index=False).first()
     def keep():
         with whole(folder / "log.json") as part: part.write_text(log.to_json(orient="records", indent=0) + "\n")
         trainer.model.save_pretrained(folder)

@@ -24,7 +24,7 @@ def alone() -> bool:
 def led(
     work # a function without arguments
 ):
-    "What the first process made of the work, for all of them, once all have come so far; a `UserError` is raised in each."
+    "What the first process made of the work, for all, once all have come so far; a `UserError` is raised in each."
     if alone(): return work()
     from torch import distributed
     distributed.barrier()

@@ -26,7 +26,8 @@ def _rename(
     "Write other words into a saved tokenizer's files, each at the id of its slot."
     file = Path(folder) / "tokenizer.json"
     state = json.loads(file.read_text())
-    vocabulary, plain = state["model"]["vocab"], dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
+    vocabulary = state["model"]["vocab"]
+    plain = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
     for slot, (word, number) in ids.items():
         if slot in vocabulary: vocabulary[word] = vocabulary.pop(slot)
         state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] != slot]
@@ -42,26 +43,29 @@ def claim_slots(
     tokenizer, # a tokenizer with `<unusedN>` slots
     words=WORDS
 ): # a tokenizer
-    "Give each word the slot of the same number, unless it is a token already; ids do not change. Raises `UserError` if there is no slot."
+    "Give each word the slot of the same number, unless it is a token; ids stay. Raises `UserError` without a slot."
     new = lambda word: len(tokenizer(word, add_special_tokens=False).input_ids) > 1
     renames = {f"<unused{i}>": word for i, word in enumerate(words) if new(word)}
     if not renames: return tokenizer
     lacking = renames.keys() - tokenizer.get_vocab().keys()
     if lacking:
-        raise UserError(f"this tokenizer has no {min(lacking)} for a word to take over: use the one of a Gemma repository")
+        raise UserError(f"this tokenizer has no {min(lacking)} for a word to take over: "
+                        "use the one of a Gemma repository")
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         _rename(folder, {slot: (word, tokenizer.convert_tokens_to_ids(slot)) for slot, word in renames.items()})
         return AutoTokenizer.from_pretrained(folder)
 
 # %% ../nbs/02c_words.ipynb #493c4fff
-MEDIA = re.compile("(boi|eoi|boa|eoa|image|audio|video)_token_(id|index)")  # what Gemma 4 calls such ids in its configuration
+# what Gemma 4 calls such ids in its configuration
+MEDIA = re.compile("(boi|eoi|boa|eoa|image|audio|video)_token_(id|index)")
 
 def forbidden(
     config:PreTrainedConfig # of a family in `TURN_END`
 ) -> list[int]:
-    "The ids that stand for images and audio: neither sampled nor used for words. Gemma 3n keeps all from a number up, Gemma 4 a few."
-    if config.model_type == "gemma3n": return list(range(config.vision_config.vocab_offset, config.text_config.vocab_size))
+    "The ids that stand for images and audio: neither sampled nor used for words. Gemma 3n has a range of them."
+    if config.model_type == "gemma3n":
+        return list(range(config.vision_config.vocab_offset, config.text_config.vocab_size))
     return sorted(v for k, v in config.to_dict().items() if MEDIA.fullmatch(k) and v is not None)
 
 def check_words(
@@ -73,7 +77,8 @@ def check_words(
     taken = forbidden(config)
     for word in words:
         ids = tokenizer(word, add_special_tokens=False).input_ids
-        if len(ids) > 1: raise UserError(f"{word} is {len(ids)} tokens to this tokenizer: give it a slot with `claim_slots`")
+        if len(ids) > 1:
+            raise UserError(f"{word} is {len(ids)} tokens to this tokenizer: give it a slot with `claim_slots`")
         if ids[0] in taken or ids[0] >= config.text_config.vocab_size:
             raise UserError(f"{word} has id {ids[0]}, which is no word to the model but images and audio or nothing: "
                             "use `claim_slots`, not `add_tokens`")
@@ -92,7 +97,7 @@ def model_path(
 def base_name(
     profile:Profile
 ) -> str:
-    "What an adapter says that it adapts: the base's name on the Hub, and for the stand-in no path of the machine that trained it."
+    "What an adapter says that it adapts: the base's name on the Hub; for the stand-in no path of a machine."
     return f"{PACKAGE.name}/{STANDIN.name}" if profile.model == "standin" else profile.model
 
 MIRROR = "unsloth/gemma-3n-E2B-it"  # asks for no login; Gemma's licence binds its users all the same
@@ -109,12 +114,13 @@ def fetched(
             why = (f"accept the licence on https://huggingface.co/{name} and log in with `hf auth login`, "
                    f"or use the mirror {MIRROR}")
         elif RepositoryNotFoundError in kinds:
-            why = f"the Hub shows no such repository: check the name, log in with `hf auth login` if it is private, or use {MIRROR}"
+            why = ("the Hub shows no such repository: check the name, "
+                   f"log in with `hf auth login` if it is private, or use {MIRROR}")
         else: why = f"{str(e).splitlines()[0][:200]} (without a token, the mirror {MIRROR} may do)"
         raise UserError(f"cannot load {name}: {why}")
 
 # %% ../nbs/02c_words.ipynb #d1172d1a
-TURN_END = dict(gemma3n="<end_of_turn>", gemma4="<turn|>")  # what ends a turn, in each family of models that can be loaded
+TURN_END = dict(gemma3n="<end_of_turn>", gemma4="<turn|>")  # what ends a turn, in each family that can be loaded
 BUDGETS = (70, 140, 280, 560, 1120)  # soft tokens that Gemma 4 may spend on an image,
 SOFT_PIXELS = 48                     # and the side of a square that each stands for
 
@@ -132,7 +138,7 @@ def set_image_size(
 def load_processor(
     profile:Profile
 ): # the same each time, so leave it as it is; its `claimed` lists the words that took over a slot
-    "The processor of a profile's model, with the words of acting. Raises `UserError` if it cannot be fetched or cannot hold them."
+    "The processor of a profile's model, with the words of acting. Raises `UserError` if there is none that has them."
     processor = fetched(lambda: AutoProcessor.from_pretrained(model_path(profile)), profile.model)
     config = fetched(lambda: AutoConfig.from_pretrained(model_path(profile)), profile.model)
     check_name("family of models", config.model_type, TURN_END)
