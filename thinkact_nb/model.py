@@ -31,7 +31,7 @@ from .env import GPU_MEMORY, Profile, UserError, hardware, quiet
 from .files import SEAL, damage, read_json, read_seal
 from .store import ADAPTER, MODEL, foreign
 from .sim import BINS
-from .words import STANDIN, WORDS, base_name, chat, fetched, forbidden, load_processor, model_path, word_ids
+from .words import STANDIN, WORDS, base_name, chat, from_hub, forbidden, load_processor, model_path, word_ids
 
 # %% ../nbs/03_model.ipynb #12f345ae
 with quiet(): import bitsandbytes
@@ -89,7 +89,7 @@ GEMMA4_E4B = dict(num_hidden_layers=42, hidden_size=2560, intermediate_size=1024
 def model_config(
     profile:Profile
 ) -> PreTrainedConfig:
-    "The configuration of a profile's model, written down here: nothing is fetched."
+    "The configuration of a profile's model, written down here: nothing is from_hub."
     small = "E2B" in profile.model
     if profile.model == "standin": return Gemma3nConfig.from_pretrained(STANDIN)
     if "gemma-4" in profile.model:
@@ -100,7 +100,7 @@ def model_config(
 def without_weights(
     profile:Profile
 ) -> PreTrainedModel: # on the `meta` device
-    "A profile's model with shapes and no weights: it takes no memory and nothing is fetched."
+    "A profile's model with shapes and no weights: it takes no memory and nothing is from_hub."
     with torch.device("meta"): return AutoModelForImageTextToText.from_config(model_config(profile))
 
 # %% ../nbs/03_model.ipynb #c6cacf89
@@ -124,7 +124,7 @@ def _check_gpu(profile):
                         "on Colab choose Runtime → Manage sessions and terminate the other notebook")
 
 def _check_disk(profile):
-    "Raise a `UserError` if the weights must be fetched and the disk has no room for them."
+    "Raise a `UserError` if the weights must be from_hub and the disk has no room for them."
     if any(isinstance(try_to_load_from_cache(profile.model, file), str) for file in WEIGHTS): return
     width = torch.finfo(getattr(torch, profile.dtype)).bits / 8  # bytes
     need = sum(p.numel() * width for p in without_weights(profile).parameters())
@@ -179,11 +179,11 @@ def load_base(
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                    bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=SKIP)
     device = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
-    config = fetched(lambda: AutoConfig.from_pretrained(model_path(profile)), profile.model)
+    config = from_hub(lambda: AutoConfig.from_pretrained(model_path(profile)), profile.model)
     leave_out_audio(config)
     load = partial(AutoModelForImageTextToText.from_pretrained, model_path(profile), config=config,
                    quantization_config=four_bits, dtype=dtype, device_map={"": device})
-    model = fetched(load, profile.model)
+    model = from_hub(load, profile.model)
     model.model.audio_tower = None
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit): module.support_avx512bf16_for_cpu = False
@@ -392,13 +392,13 @@ def check_adapter(
 
 # %% ../nbs/03_model.ipynb #1acc4674
 def _adapter_folder(adapter):
-    "Where an adapter is, fetched from the Hub if it is no folder."
+    "Where an adapter is, from_hub from the Hub if it is no folder."
     if (Path(adapter) / ADAPTER).exists(): return str(adapter)
     from huggingface_hub import snapshot_download
     def fetch():
         if not MODEL.fullmatch(str(adapter)): raise OSError(f"no {ADAPTER} there")
         return snapshot_download(str(adapter), allow_patterns=[ADAPTER, "adapter_model.safetensors", SEAL])
-    return fetched(fetch, adapter)
+    return from_hub(fetch, adapter)
 
 def load_model(
     profile:Profile,
@@ -412,7 +412,7 @@ def load_model(
     if adapter:
         folder = _adapter_folder(adapter)
         check_adapter(profile, folder)
-        model = fetched(lambda: PeftModel.from_pretrained(model, folder, is_trainable=trainable), adapter)
+        model = from_hub(lambda: PeftModel.from_pretrained(model, folder, is_trainable=trainable), adapter)
     elif trainable:
         model = new_adapter(model, profile)
         model.peft_config["default"].base_model_name_or_path = base_name(profile)
@@ -430,10 +430,10 @@ def exchange_adapter(
     if not isinstance(model, PeftModel): return False
     check_adapter(profile, adapter)
     here = model.peft_config["default"]
-    there = fetched(lambda: PeftConfig.from_pretrained(adapter), adapter)
+    there = from_hub(lambda: PeftConfig.from_pretrained(adapter), adapter)
     alike = ("r", "lora_alpha", "target_modules", "trainable_token_indices")
     if any(getattr(here, part) != getattr(there, part) for part in alike): return False
-    set_peft_model_state_dict(model, fetched(lambda: load_peft_weights(adapter, device="cpu"), adapter))
+    set_peft_model_state_dict(model, from_hub(lambda: load_peft_weights(adapter, device="cpu"), adapter))
     return True
 
 # %% ../nbs/03_model.ipynb #050fc4c3

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'MEDIA', 'STANDIN', 'MIRROR', 'TURN_END', 'BUDGETS', 'SOFT_PIXELS', 'claim_slots', 'forbidden', 'check_words',
-           'model_path', 'base_name', 'fetched', 'set_image_size', 'load_processor', 'word_ids', 'chat']
+           'model_path', 'base_name', 'from_hub', 'set_image_size', 'load_processor', 'word_ids', 'chat']
 
 # %% ../nbs/02c_words.ipynb #fe3c5e60
 import functools, json, re, tempfile
@@ -102,7 +102,7 @@ def base_name(
 
 MIRROR = "unsloth/gemma-3n-E2B-it"  # asks for no login; Gemma's licence binds its users all the same
 
-def fetched(
+def from_hub(
     load, # a function without arguments
     name  # of what it loads
 ):
@@ -139,8 +139,8 @@ def load_processor(
     profile:Profile
 ): # the same each time, so leave it as it is; its `claimed` lists the words that took over a slot
     "The processor of a profile's model, with the words of acting. Raises `UserError` if there is none that has them."
-    processor = fetched(lambda: AutoProcessor.from_pretrained(model_path(profile)), profile.model)
-    config = fetched(lambda: AutoConfig.from_pretrained(model_path(profile)), profile.model)
+    processor = from_hub(lambda: AutoProcessor.from_pretrained(model_path(profile)), profile.model)
+    config = from_hub(lambda: AutoConfig.from_pretrained(model_path(profile)), profile.model)
     check_name("family of models", config.model_type, TURN_END)
     stock = processor.tokenizer
     processor.tokenizer = claim_slots(stock)
