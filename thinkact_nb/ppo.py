@@ -80,6 +80,7 @@ class PPOConfig(GRPOConfig):
     def __post_init__(self):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
+        self.num_generations = texts
         rows, minibatch = self.steps_per_generation, self.gradient_accumulation_steps
         if minibatch % (rows * self.num_iterations) == 0:
             raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; "
