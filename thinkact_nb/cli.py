@@ -654,6 +654,18 @@ def check_flags(
         near = get_close_matches(flag, known, 1, .75) if flag.startswith("--") and flag not in known else []
         if near: raise UserError(f"unknown option {flag}: did you mean {near[0]}? See `thinkact {args[0]} --help`")
 
+# %% ../nbs/12_cli.ipynb #7b1c51d6
+def _first_line(
+    said:str # by tyro, in a box
+):
+    "What was wrong, without the box."
+    plain = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in said.splitlines())
+    lines = [line.strip("│ ") for line in plain if not line.startswith("╭")]
+    ends = (i for i, line in enumerate(lines) if line and set(line) <= set("─╰╯"))
+    first = " ".join(lines[:next(ends, None)])
+    first = re.sub(r"\s*\(applied to [^)]*\)|\s*Arguments are applied to.*", "", first)
+    return re.sub(r"no type matching .* from \[(.*?)\].*", r"\1 is not a whole number", first).rstrip(". ")
+
 def parse(
     args:list[str] # words after `thinkact`
 ) -> Common:
@@ -670,17 +682,6 @@ def parse(
         if not stop.code: raise
     command = f"{args[0]} " if args[0] in COMMANDS else ""
     raise UserError(f"{_first_line(said.getvalue())}: see `thinkact {command}--help`")
-
-def _first_line(
-    said:str # by tyro, in a box
-):
-    "What was wrong, without the box."
-    plain = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in said.splitlines())
-    lines = [line.strip("│ ") for line in plain if not line.startswith("╭")]
-    ends = (i for i, line in enumerate(lines) if line and set(line) <= set("─╰╯"))
-    first = " ".join(lines[:next(ends, None)])
-    first = re.sub(r"\s*\(applied to [^)]*\)|\s*Arguments are applied to.*", "", first)
-    return re.sub(r"no type matching .* from \[(.*?)\].*", r"\1 is not a whole number", first).rstrip(". ")
 
 # %% ../nbs/12_cli.ipynb #6b0044a7
 def _stop(status, message):
