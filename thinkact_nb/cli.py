@@ -291,6 +291,7 @@ def check_tracker(
 
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 
+# %% ../nbs/12_cli.ipynb #86494b4c
 @dataclass(kw_only=True)
 class Sft(Common):
     "QLoRA supervised fine-tuning on the demonstrations; the adapter goes to sft/."
@@ -398,7 +399,7 @@ Arms = Several("NAME …", "all there are", f"who acts: {', '.join(POLICY_NAMES)
 # %% ../nbs/12_cli.ipynb #02b6ca03
 @dataclass(kw_only=True)
 class Eval(Scenes):
-    "Arms on the same test scenes, greedily decoded: episode table, success rates, paired comparison. --seed: counted from the first test scene."
+    "Arms on the same test scenes, greedily: episode table, rates, paired comparison. --seed: counted from the first."
     arms: Arms = ()
     interventions: bool = False  # also put other thinks before each trained arm's actions
     perturb: tuple[str, ...] = ()  # camera, light, texture, distractors: what to disturb in every scene
@@ -411,17 +412,6 @@ class Eval(Scenes):
         if self.arms:
             with quiet(): from thinkact_nb.evaluate import check_arms
             check_arms(listed(self.arms))
-
-    def scenes(self, split, n):
-        "The scenes of a split that were asked for. Raises `UserError` if they would leave it."
-        from thinkact_nb.tasks import spread
-        from thinkact_nb.tasks import TASKS
-        pairs = len(listed(self.tasks) or TASKS) * len(listed(self.levels) or ("L0",))
-        last = first_scene(split, self.seed) + ((self.n or n) - 1) // pairs
-        if last >= SPLITS[split] + SPLIT_SIZE:
-            raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
-        tasks, levels = listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",)
-        return spread(self.n or n, tasks, levels, first_scene(split, self.seed), tuple(listed(self.perturb)))
 
     def __call__(self):
         store = self.store()
@@ -442,6 +432,18 @@ class Eval(Scenes):
                 pairs = (arm, "sft"), ("sft", arm)
                 say_rates(pd.concat([transplant(store, *pair, scenes, pool) for pair in pairs]))
         print(f"episode table: {store.run / 'eval' / 'episodes.parquet'}")
+
+# %% ../nbs/12_cli.ipynb #92ad65b6
+@patch
+def scenes(self:Eval, split, n):
+    "The scenes of a split that were asked for. Raises `UserError` if they would leave it."
+    from thinkact_nb.tasks import TASKS, spread
+    pairs = len(listed(self.tasks) or TASKS) * len(listed(self.levels) or ("L0",))
+    last = first_scene(split, self.seed) + ((self.n or n) - 1) // pairs
+    if last >= SPLITS[split] + SPLIT_SIZE:
+        raise UserError(f"--seed {self.seed} --n {self.n or n}: these scenes leave the {split} split")
+    tasks, levels = listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",)
+    return spread(self.n or n, tasks, levels, first_scene(split, self.seed), tuple(listed(self.perturb)))
 
 # %% ../nbs/12_cli.ipynb #eb0ab24e
 @dataclass(kw_only=True)
@@ -478,7 +480,7 @@ class Report(Common):
 _WHO = f"who acts: {', '.join(POLICY_NAMES)}, or as in eval"
 @dataclass(kw_only=True)
 class Act(Common):
-    "One episode of the best policy there is: prints think, action and reward terms; a picture and a video go to act/. --seed: the scene seed."
+    "One episode of the best policy: prints think, action, reward; picture and video go to act/. --seed: of the scene."
     task: str  # name of a task
     level: str = "L0"  # name of a level
     arm: Text("NAME", "ppo, else sft, else those that come with the package", _WHO) = None
@@ -564,7 +566,7 @@ def tell(self:Act,
 # %% ../nbs/12_cli.ipynb #c11a0006
 @dataclass(kw_only=True)
 class Export(Simulated):
-    "What a run made, for other programs: its demonstrations (lerobot, files) or a policy with its adapter merged in (merged)."
+    "What a run made, for other programs: demonstrations (lerobot, files), or a policy with its adapter (merged)."
     # a LeRobotDataset 3.0; PNG and JSONL; weights and processor for plain transformers
     to: Literal["lerobot", "files", "merged"]
     out: str  # folder, new or empty
@@ -602,7 +604,7 @@ class Export(Simulated):
 # %% ../nbs/12_cli.ipynb #0f674e3d
 @dataclass(kw_only=True)
 class Demo(Simulated):
-    "The whole chain at the profile's size: demonstrations, SFT, PPO, evaluation of five arms, report. --seed: of training."
+    "The whole chain at the profile's size: demonstrations, SFT, PPO, evaluation of five arms, report."
     def __call__(self):
         self.store(new=True)
         common = dict(run=self.run, profile=self.profile, hub=self.hub, public=self.public, resume=self.resume,
