@@ -10,7 +10,8 @@ from thinkact_nb.data import think_of
 from thinkact_nb.env import PROFILES, UserError
 from thinkact_nb.report import film, told
 from thinkact_nb.pool import FPS, SimPool, write_video
-from thinkact_nb.sim import LEVELS, World, make_scene
+from thinkact_nb.sim import LEVELS, make_scene
+from thinkact_nb.world import World
 from thinkact_nb.store import Store
 from thinkact_nb.tasks import TASKS
 from thinkact_nb.think import think_in

@@ -12,7 +12,8 @@ import torch
 from thinkact_nb import colab, evaluate, model, sim
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.pool import SimPool
-from thinkact_nb.store import SHIPPED, Store, damage
+from thinkact_nb.files import damage
+from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.pool import SimPool
 
 ROOT = Path(__file__).parent.parent

@@ -379,6 +379,6 @@ def test_parsing_is_total(text):
     parsed = sim.parse_output(text)
     assert (parsed.program is None) == bool(parsed.reason)
     if parsed.program:
-        again = sim.parse_output(data.render_output(parsed.think, parsed.program))
+        again = sim.parse_output(sim.render_output(parsed.think, parsed.program))
         assert again == parsed
         assert re.sub(r'\s', '', str(parsed.program)) == re.sub(r'\s', '', text.partition('</think>')[2].partition('<action>')[2].partition('</action>')[0]).removesuffix(';')

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli
 from thinkact_nb.env import PROFILES
-from thinkact_nb.store import SHIPPED, kept, seal
+from thinkact_nb.files import seal
+from thinkact_nb.store import SHIPPED, kept
 from thinkact_nb.pool import SimPool
 
 EVAL = ['eval', '--arms', 'sft', '--n', '1']

@@ -10,7 +10,7 @@ import trl
 from transformers import (AutoConfig, Gemma4AudioConfig, Gemma4AudioFeatureExtractor, Gemma4Config, Gemma4ForConditionalGeneration, Gemma4ImageProcessor, Gemma4Processor,
                           Gemma4TextConfig, Gemma4VideoProcessor, Gemma4VisionConfig, PreTrainedTokenizerFast)
 
-from thinkact_nb import model as m
+from thinkact_nb import memory, model as m, words
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.store import Store
@@ -76,7 +76,7 @@ def test_words_take_slots_and_images_are_scaled_up(profile):
     assert prompt.endswith('Go.<turn|>\n<|turn>model\n')
     seen = processor(text=[prompt], images=[[m.Image.fromarray(EYES[0])]], add_special_tokens=False, return_tensors='pt')
     assert (seen['input_ids'] == processor.image_token_id).sum() == 64, '384 pixels, in squares of 48'
-    with pytest.raises(UserError, match='images and audio'): m.check_words(processor.tokenizer, AutoConfig.from_pretrained(profile.model), ['<|image>'])
+    with pytest.raises(UserError, match='images and audio'): words.check_words(processor.tokenizer, AutoConfig.from_pretrained(profile.model), ['<|image>'])
 
 
 def test_images_are_never_written(profile, monkeypatch):
@@ -140,7 +140,7 @@ def test_sft_and_ppo(profile, tmp_path):
 @pytest.mark.parametrize('size, parameters', [('E2B', 5_104_297_504), ('E4B', 7_941_100_832)])
 def test_parameters(size, parameters):
     profile = replace(get_profile('gemma4'), model=f'google/gemma-4-{size}-it')
-    assert sum(r['parameters'] for r in m.memory_table(profile)) == parameters
+    assert sum(r['parameters'] for r in memory.memory_table(profile)) == parameters
 
 
 def test_one_word_takes_it(tmp_path):

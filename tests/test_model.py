@@ -22,9 +22,10 @@ from trl.trainer.utils import disable_dropout_in_model
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import model as m
+from thinkact_nb import memory, model as m, words
 from thinkact_nb.env import UserError, get_profile
-from thinkact_nb.store import Store, seal
+from thinkact_nb.files import seal
+from thinkact_nb.store import Store
 from thinkact_nb.ppo import rl_config, rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 
@@ -194,10 +195,10 @@ def test_new_ids_are_refused(profile):
     "Guard: `check_words`. Ids that `add_tokens` gives are read as audio."
     tokenizer, config = copy.deepcopy(m.load_processor(profile).tokenizer), Gemma3nConfig.from_pretrained(profile.model)
     tokenizer.add_tokens(['<wave>'])
-    with pytest.raises(UserError, match=r'id \d+.* images and audio'): m.check_words(tokenizer, config, ['<wave>'])
+    with pytest.raises(UserError, match=r'id \d+.* images and audio'): words.check_words(tokenizer, config, ['<wave>'])
     tokenizer.add_special_tokens(dict(additional_special_tokens=['<unused0>']))
-    with pytest.raises(UserError, match='special'): m.check_words(tokenizer, config, ['<unused0>'])
-    with pytest.raises(UserError, match='no <unused'): m.claim_slots(tokenizer, [f'<wave{i}>' for i in range(400)])
+    with pytest.raises(UserError, match='special'): words.check_words(tokenizer, config, ['<unused0>'])
+    with pytest.raises(UserError, match='no <unused'): words.claim_slots(tokenizer, [f'<wave{i}>' for i in range(400)])
 
 
 def as_gemma(folder, to):
@@ -565,6 +566,6 @@ def test_damaged_adapter_is_refused(profile, tmp_path, sealed):
 
 def test_e2b_parameters():
     "Guard: `E2B`, where it differs from transformers' defaults."
-    rows = m.memory_table(get_profile('t4'))
+    rows = memory.memory_table(get_profile('t4'))
     assert sum(r['parameters'] for r in rows) == 5_418_464_192
     assert next(r['parameters'] for r in rows if r['part'].startswith('per-layer emb')) == 2_013_265_920

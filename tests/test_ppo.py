@@ -18,12 +18,13 @@ from PIL import Image
 from transformers import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from thinkact_nb import ppo, sim
+from thinkact_nb import critic, ppo, sim
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store
-from thinkact_nb.model import chat, load_model, load_processor
+from thinkact_nb.words import chat, load_processor
+from thinkact_nb.model import load_model
 from thinkact_nb.reward import episode_table
 from thinkact_nb.pool import SimPool, draw_scene
 
@@ -59,7 +60,7 @@ def test_value_loss_is_the_mean_of_the_worse_square(rollout, clip):
     for i, j in zip(*np.nonzero(mask.numpy())):
         o, v, r = (x[i, j].item() for x in (old, now, returns))
         squares.append(max((v - r)**2, (min(max(v, o - clip), o + clip) - r)**2)/2)
-    assert abs(ppo.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
+    assert abs(critic.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
 
 
 @pytest.fixture
@@ -70,13 +71,14 @@ def trainer(tmp_path, monkeypatch):
         alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model, process_index=0, device='cpu')
         config = ppo.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
         made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
-                             _metrics=dict(train=defaultdict(list)), _seconds={}, _keep=0, _values=[], _passes=[],
-                             model=SimpleNamespace(value_head=ppo.ValueHead(3) if algo.startswith('ppo') else None),
-                             state=SimpleNamespace(global_step=0), _raw=raw, reward_funcs=[None], current_gradient_accumulation_steps=1,
+                             _metrics=dict(train=defaultdict(list)), _seconds={},
+                             model=SimpleNamespace(value_head=critic.ValueHead(3) if algo.startswith('ppo') else None),
+                             state=SimpleNamespace(global_step=0), reward_funcs=[None], current_gradient_accumulation_steps=1,
                              _step=0, _buffered_inputs=[rolled()])
 
         def trl(self, inputs):
-            self._passes.append((rollout['old_per_token_logps'], values))
+            self._seen.rewards = raw
+            self._seen.passes.append((rollout['old_per_token_logps'], values))
             return dict(rollout)
         monkeypatch.setattr(ppo.GRPOTrainer, '_generate_and_score_completions', trl)
         return made
@@ -154,7 +156,7 @@ def test_leave_one_out_is_the_group_mean_times_n_over_n_minus_one(trainer, algo,
 
 def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatch):
     "Guard: what a think contributes is added to the advantage of its own tokens, with a plus."
-    monkeypatch.setattr(ppo.PPOTrainer, '_contribution', lambda self, inputs: torch.tensor([2., -1.]))
+    monkeypatch.setattr(ppo.PPOTrainer, '_contribution', lambda self, inputs, episodes: torch.tensor([2., -1.]))
     monkeypatch.setattr(ppo.PPOTrainer, '_thinking', lambda self, ids: torch.tensor([[1., 1, 0], [1, 0, 0]]))
     out = trainer('ppo+credit', rollout=rolled(), values=VALUES*0, raw=RAW)._generate_and_score_completions(None)
     with_credit = torch.tensor([[1 + .5*2, 1 + .5*2, 1], [-1 - .5, -1, 0]])
@@ -173,21 +175,21 @@ def test_a_think_ends_with_its_closing_tag(trainer):
 def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monkeypatch):
     "Guard: positive where the own think makes actions better; a text that was not parsed has none."
     made = trainer('ppo+credit')
-    here = pd.DataFrame(dict(task='put_on', level='L0', seed=range(3), think=list('abc'), parsed=[True, True, False]))
-    made.reward_funcs = [SimpleNamespace(here=here, pool=None, weights=None)]
+    episodes = pd.DataFrame(dict(task='put_on', level='L0', seed=range(3), think=list('abc'), parsed=[True, True, False]))
+    made.reward_funcs = [SimpleNamespace(pool=None, weights=None)]
     made.model.eval = made.model.train = lambda: None
     made.processing_class = SimpleNamespace(tokenizer=None)
     monkeypatch.setattr(ppo, 'write', lambda model, processor, images, instructions, starts, *_: starts)
     worth = {'<think>a</think>': 1., '<think>b</think>': -1., '<think>c</think>': .5}
     monkeypatch.setattr(ppo, 'judge', lambda scenes, outputs, *_: [SimpleNamespace(reward=worth[o]) for o in outputs])
-    gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3)
+    gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3, episodes)
     assert gained.tolist() == [1 - .5, -1 - 1, 0]
 
 
 def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
     "Guard: a fact that came with reward 1 and one that came with −1 are worth that before the first update."
     made = trainer(privileged=True)
-    made.model.value_head = ppo.ValueHead(3, 2)
+    made.model.value_head = critic.ValueHead(3, 2)
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
     rewards = torch.tensor([[0, 0, 1.], [0, -1, 0]])
     made._begin_critic(facts, rewards, MASK)
@@ -202,9 +204,9 @@ def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch)
     rewards = torch.tensor([[1.], [-1], [1], [1]])
     # in the first half of the texts the second fact comes with -1, in the second with 1
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
-    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids: facts)
+    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, episodes: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
-    made.model.value_head = ppo.ValueHead(3, 2)
+    made.model.value_head = critic.ValueHead(3, 2)
     out = made._generate_and_score_completions(None)
     foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])
     surprise = rewards - foreseen
@@ -222,7 +224,7 @@ def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
     made = trainer()
     now, values = torch.tensor([[math.log(2), 0, 0], [0, 0, 5.]]), torch.tensor([[.1, 0, 0], [0, 0, 7.]])
     def trl(self, model, inputs):
-        self._passes.append((now, values))
+        self._seen.passes.append((now, values))
         return torch.tensor(3.)
     monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
     given = rolled(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3), returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]))
@@ -236,7 +238,7 @@ def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
 def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, algo):
     "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
     def trl(self, model, inputs):
-        self._passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
+        self._seen.passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
         mask = inputs['completion_mask']
         return (inputs['each']*mask).sum()/mask.sum()/self.current_gradient_accumulation_steps
     monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
@@ -266,9 +268,9 @@ def test_a_claim_said_twice_is_known_twice():
     scene = sim.make_scene('put_on', 'L0', 0)
     claim = f'The {scene.bodies[0].name} is at {sim.loc_text(*scene.bodies[0].place)}'
     text = f'<think>{claim}. Well. {claim}. {claim}, 3 cm away.'
-    ends = [end for end, name in sorted(ppo.told(text, scene)) if name == 'true claim']
+    ends = [end for end, name in sorted(critic.privileged_facts(text, scene)) if name == 'true claim']
     assert ends == [m.end() for m in re.finditer(re.escape(claim), text)]
-    false = [end for end, name in ppo.told(text, scene) if name == 'false claim']
+    false = [end for end, name in critic.privileged_facts(text, scene) if name == 'false claim']
     assert false == [len(text) - 1]
 
 
@@ -324,10 +326,10 @@ def test_what_the_critic_is_told_by_hand():
              ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
     ends = np.cumsum([len(text) for text, _ in parts])
     expected = [(end, name) for end, (_, name) in zip(ends, parts) if name]
-    assert sorted(ppo.told(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
-    known = ppo.facts([text for text, _ in parts], scene)
-    assert known[:, ppo.TOLD.index('true claim')].tolist() == [0, 0] + [1]*7
-    assert known[:, ppo.TOLD.index('false claim')].tolist() == [0]*4 + [1]*5
+    assert sorted(critic.privileged_facts(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
+    known = critic.facts([text for text, _ in parts], scene)
+    assert known[:, critic.PRIVILEGED.index('true claim')].tolist() == [0, 0] + [1]*7
+    assert known[:, critic.PRIVILEGED.index('false claim')].tolist() == [0]*4 + [1]*5
 
 
 def broken(text, rng):
@@ -344,10 +346,10 @@ def test_facts_are_known_no_sooner_than_they_are_said(task):
         right = expert(scene)
         for text in (right, broken(right, rng), broken(right, rng)):
             pieces = [tokenizer.decode([i]) for i in tokenizer(text, add_special_tokens=False).input_ids]
-            whole = ppo.facts(pieces, scene)
+            whole = critic.facts(pieces, scene)
             assert whole[0].sum() == 1 and (np.diff(whole, axis=0) >= 0).all()
-            for k in range(len(pieces)): assert np.array_equal(ppo.facts([*pieces[:k], '.', '<loc00><loc63>'], scene)[:k + 1], whole[:k + 1]), (k, pieces)
-        assert {name for _, name in ppo.told(right, scene)} <= {'true claim', 'right step', 'acts'}
+            for k in range(len(pieces)): assert np.array_equal(critic.facts([*pieces[:k], '.', '<loc00><loc63>'], scene)[:k + 1], whole[:k + 1]), (k, pieces)
+        assert {name for _, name in critic.privileged_facts(right, scene)} <= {'true claim', 'right step', 'acts'}
 
 
 COLOURS = ('red', 'blue', 'green', 'yellow', 'purple')
@@ -403,7 +405,7 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(tmp_path):
         loss, mask = whole(model, inputs), inputs['completion_mask']
         if not seen:
             weights = [p for n, p in model.named_parameters() if p.requires_grad and 'value_head' not in n]
-            plain = -(inputs['advantages']*trainer._passes[0][0]*mask).sum()/mask.sum()
+            plain = -(inputs['advantages']*trainer._seen.passes[0][0]*mask).sum()/mask.sum()
             seen.extend(torch.autograd.grad(x, weights, retain_graph=True, allow_unused=True) for x in (loss, plain))
         return loss
     trainer._compute_loss = compare
@@ -432,8 +434,8 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     scenes = spread(4, ['put_on'])
     experts = [expert(s) for s in scenes]
     judge = trainer.reward_funcs[0]
-    judge.here = episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
-    thinks, heard = judge.here.think.tolist(), []
+    judged = episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
+    thinks, heard = judged.think.tolist(), []
 
     def obedient(model, processor, images, instructions, starts, *args):
         "A policy that does what the think says: with the own think the right thing, with another nothing."
@@ -441,7 +443,7 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
         return [f'<think>{t}</think>' + (e.split('</think>')[1] if s == f'<think>{t}</think>' else '<action>pick <loc0><loc0>; place <loc1><loc1></action>')
                 for s, t, e in zip(starts, np.repeat(thinks, 2), np.repeat(experts, 2))]
     monkeypatch.setattr(ppo, 'write', obedient)
-    gained = trainer._contribution([dict(image=Image.new('RGB', (128, 128)))]*4)
+    gained = trainer._contribution([dict(image=Image.new('RGB', (128, 128)))]*4, judged)
     assert heard[:8] == [f'<think>{t}</think>' for t in np.repeat(thinks, 2)] and heard[8] == f'<think>{thinks[-1]}</think>'
     assert all(g >= 2 for g in gained.tolist())
     ids = trainer.processing_class.tokenizer([thinks[0] + '</think><action>pick <loc0><loc0></action>'], add_special_tokens=False, return_tensors='pt').input_ids

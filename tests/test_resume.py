@@ -19,7 +19,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from thinkact_nb.env import UserError, get_profile
-from thinkact_nb.store import Hub, Store
+from thinkact_nb.hub import Hub
+from thinkact_nb.store import Store
 from thinkact_nb.pool import SimPool
 Hub.longest = .05
 run, hub, resume, steps = sys.argv[1], sys.argv[2] or None, sys.argv[3] == "resume", int(sys.argv[4])

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from thinkact_nb import sim
 from thinkact_nb.env import UserError
-from thinkact_nb.sim import (BINS, CRASHED, FAILURES, HOME, LEVELS, MAX_STEPS, PERTURBATIONS, SKILLS, Body, Outcome,
-                             Program, Scene, Step, World, is_success, make_scene, parse_output, parse_program, solve,
-                             to_bins)
+from thinkact_nb.sim import (BINS, CRASHED, FAILURES, LEVELS, MAX_STEPS, PERTURBATIONS, SKILLS, Body, Outcome, Program,
+                             Scene, Step, is_success, make_scene, parse_output, parse_program, solve, to_bins)
+from thinkact_nb.world import HOME, World
 from thinkact_nb.tasks import TASKS, stands
 from thinkact_nb import pool as pools
 from thinkact_nb.pool import SimPool, own_world, run_episode

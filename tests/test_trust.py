@@ -15,7 +15,8 @@ sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 import hub as loopback
 from test_hub import good, hub, python  # noqa: F401, a fixture
 from thinkact_nb.env import PROFILES, UserError, get_profile
-from thinkact_nb.store import SHIPPED, Store, damage, disk_fault, foreign, read_seal, write_json
+from thinkact_nb.files import damage, disk_fault, read_seal, write_json
+from thinkact_nb.store import SHIPPED, Store, foreign
 
 TINY = asdict(PROFILES['tiny'])
 
@@ -280,7 +281,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (store.run/'sft').write_text('a file where a folder should be')
     for work in (store.path, store.begin):
         with pytest.raises(UserError, match='cannot use .*sft'): work('sft')
-    code = f'import os; os.setgid(65534); os.setuid(65534)\nfrom pathlib import Path\nfrom thinkact_nb.env import *\nfrom thinkact_nb.store import *\ntry: Store({str(tmp_path/"other")!r}, get_profile("tiny"))\nexcept UserError as e: print(e)'
+    code = f'import os; os.setgid(65534); os.setuid(65534)\nfrom pathlib import Path\nfrom thinkact_nb.env import *\nfrom thinkact_nb.files import *\nfrom thinkact_nb.hub import *\nfrom thinkact_nb.store import *\ntry: Store({str(tmp_path/"other")!r}, get_profile("tiny"))\nexcept UserError as e: print(e)'
     if os.getuid(): pytest.skip('only root can become somebody else')
     tmp_path.chmod(0o755)
     done = subprocess.run([sys.executable, '-c', 'import sys, thinkact_nb.store\n' + code], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, capture_output=True, cwd='/')

@@ -21,11 +21,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForImageTextToText, TrainerCallback
 from .env import Profile, Stopped, UserError, get_profile, hardware
-from .store import Store, write_json
+from .files import write_json
+from .store import Store
 from .pool import SimPool
 from .data import make_dataset
-from .model import (BUDGETS, PROMPT, SKIP, TARGETS, WORDS, check_machine, free_memory, fuse_head, load_processor, model_config, peak_table,
-                               scale_gradients, steady, steady_ends)
+from .words import BUDGETS, WORDS, load_processor
+from .model import (SKIP, TARGETS, check_machine, free_memory, fuse_head, model_config, scale_gradients,
+                               steady, steady_ends)
+from .memory import PROMPT, peak_table
 from .sft import make_trainer, train_sft
 from .ppo import train_rl
 
@@ -74,8 +77,10 @@ class Hollow(bitsandbytes.nn.Linear4bit):
         dtype:torch.dtype      # of its products
     ):
         torch.nn.Module.__init__(self)
-        self.in_features, self.out_features, self.compute_dtype, self.compute_type_is_set = layer.in_features, layer.out_features, dtype, True
-        self.weight, self.bias, self.quant_state = torch.nn.Parameter(torch.empty(layer.weight.numel() // 2, 1, dtype=torch.uint8), requires_grad=False), None, None
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.compute_dtype, self.compute_type_is_set = dtype, True
+        packed = torch.empty(layer.weight.numel() // 2, 1, dtype=torch.uint8)
+        self.weight, self.bias, self.quant_state = torch.nn.Parameter(packed, requires_grad=False), None, None
         self.weight.compress_statistics, self.weight.quant_type = True, "nf4"
 
     def forward(self, x): return Unpacked.apply(x.to(self.compute_dtype), self.out_features).to(x.dtype)
@@ -95,8 +100,11 @@ def hollow_model(
     model.requires_grad_(False)
     half = dtype == torch.float16
     if half: steady(model)
-    lora = LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=.1, target_modules=TARGETS, trainable_token_indices=dict(embed_tokens=[*range(6, 6 + len(WORDS))]), task_type="CAUSAL_LM")
-    with mock.patch.object(torch.nn.Module, "to", lambda module, *args, **kwargs: module): model = get_peft_model(model, lora)  # there is one device, and nothing to move
+    rows = dict(embed_tokens=[*range(6, 6 + len(WORDS))])
+    lora = LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=.1, target_modules=TARGETS,
+                      trainable_token_indices=rows, task_type="CAUSAL_LM")
+    stay = lambda module, *args, **kwargs: module  # there is one device, and nothing to move
+    with mock.patch.object(torch.nn.Module, "to", stay): model = get_peft_model(model, lora)
     if half: steady_ends(model), scale_gradients(model)
     fuse_head(model.get_base_model())
     return model
@@ -110,7 +118,9 @@ def step_peaks(
     with FakeTensorMode():
         model = hollow_model(profile)
         prompt = getattr(model.config, "vision_soft_tokens_per_image", BUDGETS[0]) + PROMPT
-        model.train(), model.gradient_checkpointing_enable(dict(use_reentrant=False)), model.enable_input_require_grads()
+        model.train()
+        model.gradient_checkpointing_enable(dict(use_reentrant=False))
+        model.enable_input_require_grads()
         for step, texts in {"SFT step": profile.sft_micro_batch, "PPO step": profile.rl_micro_batch}.items():
             ids = torch.ones(texts, prompt + profile.max_new_tokens, dtype=torch.long)
             with Live(texts * profile.max_new_tokens) as live:
@@ -127,13 +137,14 @@ def step_peaks(
 def counted_table(
     profile:Profile
 ) -> list[dict]: # step, GiB as counted and as `peak_table` has it
-    "The peak of each step, counted, beside the arithmetic of 03."
+    "The peak of each step, counted, beside the arithmetic of 03b."
     steps, table = step_peaks(profile), pd.DataFrame(peak_table(profile))
     rows = []
     for step, over in steps.items():
         part = table[table.step == step].set_index("part").bytes
         copies = part["adapters"] * {"SFT step": 3 / 4, "PPO step": 4 / 5}.get(step, 1)  # gradients are in the count
-        rows.append(dict(step=step, counted=round(float(part["weights"] + part["CUDA"] + copies + over) / 2**30, 2), table=round(float(part.sum()) / 2**30, 2)))
+        counted = float(part["weights"] + part["CUDA"] + copies + over) / 2**30
+        rows.append(dict(step=step, counted=round(counted, 2), table=round(float(part.sum()) / 2**30, 2)))
     return rows
 
 # %% ../nbs/11b_check.ipynb #18b87657
@@ -163,9 +174,11 @@ def in_float32(
 ):
     "Everything that is float16 in float32: products of four-bit layers, tables, head."
     for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit): module.compute_dtype, module.compute_type_is_set = torch.float32, True
-    base = model.get_base_model()
-    for table in {id(p): p for n, p in base.named_parameters() if p.dtype == torch.float16 and "per_layer" not in n}.values(): table.data = table.data.float()
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.compute_dtype, module.compute_type_is_set = torch.float32, True
+    half = [(n, p) for n, p in model.get_base_model().named_parameters() if p.dtype == torch.float16]
+    tables = {id(p): p for n, p in half if "per_layer" not in n}
+    for table in tables.values(): table.data = table.data.float()
 
 def agreement(
     a:dict, b:dict # gradients by name
@@ -204,9 +217,11 @@ ALIKE = .99, .95  # cosines that pass: of all gradients, of the worst matrix
 def small(
     profile:Profile
 ) -> Profile:
-    "The profile with its own sizes of steps and few of them; a stand-in takes smaller ones, so that a CPU is done in minutes."
+    "The profile with few steps of its own sizes; a stand-in takes smaller ones, so that a CPU is done in minutes."
     few = dict(sft_epochs=1, rl_updates=1, demonstrations=4 * profile.sft_batch)
-    return replace(profile, **few | (dict(dtype="float16", sft_batch=8, sft_micro_batch=4, rl_batch=12, rl_micro_batch=6, demonstrations=32, max_new_tokens=100) if profile.model == "standin" else {}))
+    tiny = dict(dtype="float16", sft_batch=8, sft_micro_batch=4, rl_batch=12, rl_micro_batch=6, demonstrations=32,
+                max_new_tokens=100)
+    return replace(profile, **few | (tiny if profile.model == "standin" else {}))
 
 def cap_memory():
     "Let a larger card give no more than a T4."
@@ -222,18 +237,24 @@ class Checks:
         start = time.perf_counter()
         try: found = check()
         except UserError: raise
-        except Exception as e: found = dict(passed=False, said=f"{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''}")
+        except Exception as e:
+            why = str(e).splitlines()[0][:200] if str(e) else ""
+            found = dict(passed=False, said=f"{type(e).__name__}: {why}")
         row = dict(check=name, passed=True) | found
         self.rows.append(dict(seconds=round(time.perf_counter() - start, 1)) | row)
         print(f"{'pass' if row['passed'] else 'FAIL'}  {name}: {told(row)}", flush=True)
         free_memory()
 
+# %% ../nbs/11b_check.ipynb #f4d761d7
 def told(
     row:dict # of a check
 ) -> str:
     "Its numbers, in words."
-    names = dict(gib="GiB at most", seconds_per_step="s a step", seconds_per_update="s an update", tokens_per_second="tokens/s written", loss="loss at the end", cosine="cosine to float32", worst="in the worst matrix")
-    shown = [f"{row[k]:{'.5f' if k in ('cosine', 'worst') else '.3g'}} {words}" for k, words in names.items() if row.get(k) is not None]
+    names = dict(gib="GiB at most", seconds_per_step="s a step", seconds_per_update="s an update",
+                 tokens_per_second="tokens/s written", loss="loss at the end", cosine="cosine to float32",
+                 worst="in the worst matrix")
+    exact = lambda key: ".5f" if key in ("cosine", "worst") else ".3g"
+    shown = [f"{row[k]:{exact(k)}} {words}" for k, words in names.items() if row.get(k) is not None]
     if "said" in row: shown.append(row["said"])
     return ", ".join(shown) or f"{row.get('seconds', 0):.0f} s"
 
@@ -244,7 +265,9 @@ def check_gradients(store:Store):
     if torch.cuda.is_available(): trainer.model.gradient_checkpointing_enable(dict(use_reentrant=False))
     batch = {k: v.to(trainer.model.device) for k, v in next(iter(trainer.get_train_dataloader())).items()}
     ours = gradients(trainer, batch)
-    if store.profile.dtype != "float16": return dict(passed=all(g.isfinite().all() for g in ours.values()), said=f"{store.profile.dtype} has no such problem; all are finite")
+    if store.profile.dtype != "float16":
+        finite = all(g.isfinite().all() for g in ours.values())
+        return dict(passed=finite, said=f"{store.profile.dtype} has no such problem; all are finite")
     in_float32(trainer.model)
     cosine, worst = agreement(ours, gradients(trainer, batch))
     return dict(passed=cosine >= ALIKE[0] and worst >= ALIKE[1], cosine=cosine, worst=worst)
@@ -258,19 +281,29 @@ def check_sft(store:Store):
     if log is None: return dict(passed=False, said="the signal did not stop it")
     rows, losses = pd.DataFrame(meter.rows), [*log.loss.dropna(), *log.grad_norm.dropna()]
     went_on = rows.step.tolist() == [1, 2, 3, 4]
-    return dict(passed=went_on and all(map(math.isfinite, losses)), gib=rows.gib.max() if rows.gib.notna().all() else None, seconds_per_step=rows.seconds.median(), loss=log.loss.dropna().iloc[-1],
-                said="stopped after step 2 and went on" if went_on else f"steps taken: {rows.step.tolist()}")
+    said = "stopped after step 2 and went on" if went_on else f"steps taken: {rows.step.tolist()}"
+    return dict(passed=went_on and all(map(math.isfinite, losses)), gib=_most(rows), said=said,
+                seconds_per_step=rows.seconds.median(), loss=log.loss.dropna().iloc[-1])
 
+def _most(rows):
+    "The most memory that a step took; None where it was not measured."
+    return rows.gib.max() if rows.gib.notna().all() else None
+
+# %% ../nbs/11b_check.ipynb #90881cc5
 def check_ppo(store:Store, pool:SimPool):
     "One update of PPO: a rollout, its scoring, and learning from it."
     meter = Meter()
     log = train_rl(store, pool, updates=1, callbacks=[meter])
     last, rows = log.iloc[-1], pd.DataFrame(meter.rows)
     table = pd.read_parquet(store.run / "rl/ppo/rollouts.parquet")
-    numbers, written = [last.reward, last.step_kl, last.gradient_norm, last.value_loss], load_processor(store.profile).tokenizer(table.output.tolist(), add_special_tokens=False).input_ids
-    return dict(passed=all(map(math.isfinite, numbers)), gib=rows.gib.max() if rows.gib.notna().all() else None, seconds_per_update=last.seconds_generate + last.seconds_score + last.seconds_learn + last.seconds_simulate,
-                tokens_per_second=float(sum(map(len, written)) / last.seconds_generate),
-                said=f"writing {last.seconds_generate:.1f} s, scoring {last.seconds_score:.1f}, learning {last.seconds_learn:.1f}, simulating {last.seconds_simulate:.1f}")
+    tokenizer = load_processor(store.profile).tokenizer
+    written = tokenizer(table.output.tolist(), add_special_tokens=False).input_ids
+    numbers = [last.reward, last.step_kl, last.gradient_norm, last.value_loss]
+    write, score, learn, act = (last[f"seconds_{what}"] for what in ("generate", "score", "learn", "simulate"))
+    return dict(passed=all(map(math.isfinite, numbers)), gib=_most(rows),
+                seconds_per_update=write + score + learn + act,
+                tokens_per_second=float(sum(map(len, written)) / write),
+                said=f"writing {write:.1f} s, scoring {score:.1f}, learning {learn:.1f}, simulating {act:.1f}")
 
 # %% ../nbs/11b_check.ipynb #81b7742a
 def receipt_page(
@@ -279,16 +312,20 @@ def receipt_page(
     "A receipt for people, in Markdown."
     on, rows = receipt["machine"], receipt["checks"]
     memory = f"{on['gpu_memory']} GB on the GPU, " if on["gpu"] else ""
+    versions = ", ".join(f"{k} {v}" for k, v in on["versions"].items() if v)
+    made = f"Made {receipt['made']} by `{receipt['command']}`, profile `{receipt['profile']}`"
     lines = [f"# {receipt['verdict']}: {receipt['model']} on {on['gpu'] or 'a CPU'}", "",
-             f"Made {receipt['made']} by `{receipt['command']}`, profile `{receipt['profile']}`, weights: {receipt['weights']}.", "",
-             f"{on['cpus']} cores, {on['memory']} GB, {memory}{on['system']}, Python {on['python']}; " + ", ".join(f"{k} {v}" for k, v in on["versions"].items() if v) + ".", "",
+             f"{made}, weights: {receipt['weights']}.", "",
+             f"{on['cpus']} cores, {on['memory']} GB, {memory}{on['system']}, Python {on['python']}; {versions}.", "",
              "| check | verdict | seconds in all | found |", "|---|---|---|---|"]
     lines += [f"| {r['check']} | {'pass' if r['passed'] else 'FAIL'} | {r['seconds']:.0f} | {told(r)} |" for r in rows]
     if receipt["shapes"]:
-        lines += ["", "Memory of the profile `t4`, counted on tensors without data (GiB):", "", "| step | counted | table of 03 |", "|---|---|---|"]
+        lines += ["", "Memory of the profile `t4`, counted on tensors without data (GiB):", "",
+                  "| step | counted | table of 03b |", "|---|---|---|"]
         lines += [f"| {r['step']} | {r['counted']} | {r['table']} |" for r in receipt["shapes"]]
     return "\n".join(lines) + "\n"
 
+# %% ../nbs/11b_check.ipynb #67002fce
 def check_gemma(
     profile:Profile=None, # None: the one that fits this machine
     run="runs/check",     # what the steps make goes here
@@ -298,17 +335,24 @@ def check_gemma(
     "Take every kind of step once and write down what it took: receipt.json and receipt.md."
     profile = small(profile or get_profile())
     check_machine(profile), cap_memory()
-    checks, weights = Checks(), "the stand-in's" if profile.model == "standin" else profile.model
-    with tempfile.TemporaryDirectory(dir=Path(run).parent if Path(run).parent.is_dir() else None) as folder, SimPool(0) as pool:
+    checks, standin = Checks(), profile.model == "standin"
+    above = Path(run).parent
+    with tempfile.TemporaryDirectory(dir=above if above.is_dir() else None) as folder, SimPool(0) as pool:
         store = Store(Path(folder) / "run", profile)
-        checks.run("demonstrations", lambda: dict(said=f"{len(make_dataset(profile.demonstrations, store.begin('data'), pool, image_size=profile.image_size))} made"))
+        demonstrations = lambda: make_dataset(profile.demonstrations, store.begin("data"), pool,
+                                              image_size=profile.image_size)
+        checks.run("demonstrations", lambda: dict(said=f"{len(demonstrations())} made"))
         checks.run("gradients", lambda: check_gradients(store))
         checks.run("SFT, stopped and resumed", lambda: check_sft(store))
         checks.run("PPO update", lambda: check_ppo(store, pool))
     counted = counted_table(get_profile("t4")) if shapes else []
     fits = all(row["counted"] < CAP and abs(row["table"] / row["counted"] - 1) < .1 for row in counted)
-    receipt = dict(verdict="passed" if fits and all(r["passed"] for r in checks.rows) else "FAILED", made=str(date.today()), command="thinkact check gemma" + " --shapes" * shapes, profile=profile.name,
-                   model="the stand-in" if profile.model == "standin" else profile.model, weights=weights, cap_gib=CAP if torch.cuda.is_available() else None, machine=hardware(), checks=checks.rows, shapes=counted)
+    receipt = dict(verdict="passed" if fits and all(r["passed"] for r in checks.rows) else "FAILED",
+                   made=str(date.today()), command="thinkact check gemma" + " --shapes" * shapes, profile=profile.name,
+                   model="the stand-in" if standin else profile.model,
+                   weights="the stand-in's" if standin else profile.model,
+                   cap_gib=CAP if torch.cuda.is_available() else None, machine=hardware(), checks=checks.rows,
+                   shapes=counted)
     folder = Path(out or run)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "receipt.json", receipt)

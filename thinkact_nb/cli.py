@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 import tyro
 from . import __version__
-from .env import (PROFILES, Profile, SPLITS, SPLIT_SIZE, UserError, check_name, get_profile, hardware, one_line,
-                             quiet, rank, split_of)
-from .store import MAKES, MODEL, Store, disk_fault, profile_fault, read_json, read_parquet, whole, write_json
+from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, get_profile, hardware,
+                             one_line, quiet, rank, split_of)
+from .files import disk_fault, read_json, read_parquet, whole, write_json
+from .store import MAKES, MODEL, Store, profile_fault
 from .report import COSTS, RL, build_report, film, findings, png, read_table
 
 # %% ../nbs/12_cli.ipynb #873cf8d1
@@ -211,7 +212,7 @@ class Env(Common):
 
     def __call__(self):
         from huggingface_hub import get_token
-        with quiet(): from thinkact_nb.sim import renderer
+        with quiet(): from thinkact_nb.world import renderer
         machine, profile = hardware(), get_profile(self.profile)
         why = "asked for" if self.profile else f"a GPU with {machine['gpu_memory']} GB" if machine["gpu"] else "no GPU"
         if self.json: return print(json.dumps(machine | dict(profile=asdict(profile), why=why, renderer=renderer(), hub_login=bool(get_token())), indent=1))
@@ -455,12 +456,13 @@ class Act(Common):
         store = self.begin()
         with quiet():
             from thinkact_nb import evaluate, sim
+            from thinkact_nb.world import World
             from thinkact_nb.pool import FPS, SimPool, write_video
         arm = self.policy(store, evaluate.ADAPTERS)
         scene = sim.make_scene(self.task, self.level, self.seed)
         row = self.recorded(scene) if self.table else evaluate.act(store, arm, [scene], SimPool(0)).to_dict("records")[0]
         file = store.path("act") / f"{self.task}-{self.level}-{self.seed}.png"
-        world = sim.World()
+        world = World()
         frames, end = film(row, world)
         with whole(file) as part: part.write_bytes(png(frames[0]))
         with whole(file.with_suffix(".mp4")) as part: write_video(frames + [frames[-1]] * FPS, part)

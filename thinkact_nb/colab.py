@@ -8,11 +8,13 @@ __all__ = ['MAY_CHANGE', 'EXTRAS', 'MADE_FOR', 'DRIVE', 'REPOSITORY', 'SECRET', 
            'build', 'fetched', 'pybullet_wheel', 'draws_with_numpy', 'other_runtime', 'install']
 
 # %% ../nbs/11_colab.ipynb #d9fda26d
-import hashlib, importlib, importlib.metadata, importlib.util, os, re, shutil, subprocess, sys, sysconfig, tempfile, time
+import hashlib, importlib, importlib.metadata, importlib.util
+import os, re, shutil, subprocess, sys, sysconfig, tempfile, time
 from pathlib import Path
 
 # %% ../nbs/11_colab.ipynb #ca1c46b5
-MAY_CHANGE = ("accelerate", "bitsandbytes", "datasets", "hf-xet", "huggingface-hub", "peft", "pyarrow", "safetensors", "timm", "tokenizers", "transformers", "trl")
+MAY_CHANGE = ("accelerate", "bitsandbytes", "datasets", "hf-xet", "huggingface-hub", "peft", "pyarrow", "safetensors",
+              "timm", "tokenizers", "transformers", "trl")
 EXTRAS = ("train", "tune")  # of thinkact_nb; Colab has its own widgets
 MADE_FOR = dict(python="3.13", torch="2.11", runtime="2026.08")  # the runtime whose packages tests/colab.txt lists
 
@@ -27,7 +29,8 @@ def requirements(
     "What thinkact_nb needs here."
     from packaging.requirements import Requirement
     wanted = map(Requirement, importlib.metadata.requires("thinkact_nb") or ())
-    return [f"{r.name}{r.specifier}" for r in wanted if not r.marker or any(r.marker.evaluate(dict(extra=e)) for e in ("", *extras))]
+    counts = lambda marker: not marker or any(marker.evaluate(dict(extra=e)) for e in ("", *extras))
+    return [f"{r.name}{r.specifier}" for r in wanted if counts(r.marker)]
 
 def held(
     here:dict[str, str] # from `installed`
@@ -92,7 +95,9 @@ def vouched(
 # %% ../nbs/11_colab.ipynb #c3f70005
 class Drive:
     "Google Drive, if it is mounted: your own disk, with the record beside the wheel."
-    def __init__(self, root=DRIVE): self.folder, self.there, self.name = Path(root) / REPOSITORY, Path(root).is_dir(), "Google Drive"
+    def __init__(self, root=DRIVE):
+        self.folder, self.there = Path(root) / REPOSITORY, Path(root).is_dir()
+        self.name = "Google Drive"
 
     def get(self, folder, trusted):
         "The kept wheel, copied."
@@ -105,6 +110,7 @@ class Drive:
         (self.folder / f"{wheel.name}.sha256").write_text(digest(wheel) + "\n")
         print(f"kept for the next notebook in {self.name}")
 
+# %% ../nbs/11_colab.ipynb #e8786f88
 class Repository:
     "A private repository on the Hub, if there is a login."
     def __init__(self):
@@ -135,10 +141,12 @@ class Repository:
 
     def put(self, wheel):
         if self.kept():
-            print(f"{self.repo} has a wheel already. If you do not know it, remove the repository, and the next one is kept")
+            print(f"{self.repo} has a wheel already. If you do not know it, remove the repository, "
+                  "and the next one is kept")
             return
         self.api.create_repo(self.repo, private=True, exist_ok=True)
-        self.api.upload_file(path_or_fileobj=wheel, path_in_repo=wheel.name, repo_id=self.repo, commit_message=wheel.name)
+        self.api.upload_file(path_or_fileobj=wheel, path_in_repo=wheel.name, repo_id=self.repo,
+                             commit_message=wheel.name)
         print(f"kept for the next notebook in {self.name}. It will ask who built it: put into Colab's secrets, "
               f"or into the environment\n{SECRET} = {digest(wheel)}")
 
@@ -151,15 +159,20 @@ def pip(
     *words
 ):
     "Run pip. Raises `InstallError` with its last lines if it fails."
-    done = subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *words], capture_output=True, text=True)
-    if done.returncode: raise InstallError(f"pip could not {words[0]} what thinkact_nb needs; restart the session (Runtime → Restart session) and try again, or report this:\n" + "\n".join((done.stderr or done.stdout).splitlines()[-8:]))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    done = subprocess.run([*pip, *words], capture_output=True, text=True)
+    last = "\n".join((done.stderr or done.stdout).splitlines()[-8:])
+    if done.returncode:
+        raise InstallError(f"pip could not {words[0]} what thinkact_nb needs; restart the session "
+                           f"(Runtime → Restart session) and try again, or report this:\n{last}")
 
 # %% ../nbs/11_colab.ipynb #c3f70007
 def build(
     folder:Path
 ) -> Path:
-    "PyBullet's wheel, from the package index if it has one, else built, beside this Python's NumPy: pip would hide it, and then there is none in it."
-    pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), next(r for r in requirements(()) if r.startswith("pybullet")))
+    "PyBullet's wheel, from the package index or built. Beside this Python's NumPy: pip would hide it from the build."
+    wanted = next(r for r in requirements(()) if r.startswith("pybullet"))
+    pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), wanted)
     return next(folder.glob("pybullet-*.whl"))
 
 def fetched(
@@ -181,12 +194,13 @@ def pybullet_wheel(
     folder:Path, # where it is put
     drive=DRIVE
 ) -> Path:
-    "PyBullet's wheel: one that you built before, from Google Drive or the Hub, else a new one, which is kept there then."
+    "PyBullet's wheel: one that you built before, from Google Drive or the Hub, else a new one, which is kept there."
     places, trusted = [place for place in (Drive(drive), Repository()) if place.there], vouched(drive)
     for place in places:
         wheel = fetched(place, folder, trusted)
         if wheel: return wheel
-    hint = ". To keep it for the next notebook, mount Google Drive or log in to the Hub (Colab's key symbol, a secret HF_TOKEN) first"
+    hint = (". To keep it for the next notebook, mount Google Drive or log in to the Hub "
+            "(Colab's key symbol, a secret HF_TOKEN) first")
     print("building PyBullet, once: about four minutes on two cores" + ("" if places else hint), flush=True)
     wheel = build(folder)
     for keep in (remember, *(place.put for place in places)):
@@ -196,8 +210,9 @@ def pybullet_wheel(
 
 # %% ../nbs/11_colab.ipynb #047c6fcf
 def draws_with_numpy() -> bool:
-    "Whether PyBullet hands pictures over as arrays: without, they are built number by number, four to six times as slowly."
-    done = subprocess.run([sys.executable, "-c", "import pybullet; print(pybullet.isNumpyEnabled())"], capture_output=True, text=True)
+    "Whether PyBullet hands pictures over as arrays: without, they are built number by number, at a fifth of the speed."
+    ask = "import pybullet; print(pybullet.isNumpyEnabled())"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
     return done.stdout.split()[-1:] == ["1"]
 
 def other_runtime(
@@ -206,28 +221,37 @@ def other_runtime(
     "What to do if Colab has moved on."
     python, torch = ".".join(map(str, sys.version_info[:2])), ".".join(here.get("torch", "?").split(".")[:2])
     if (python, torch) == (MADE_FOR["python"], MADE_FOR["torch"]): return None
-    return (f"this runtime has Python {python} and torch {torch}; thinkact_nb was made for Colab's {MADE_FOR['runtime']}, with {MADE_FOR['python']} and {MADE_FOR['torch']}. "
+    runtime, its_python, its_torch = MADE_FOR["runtime"], MADE_FOR["python"], MADE_FOR["torch"]
+    return (f"this runtime has Python {python} and torch {torch}; "
+            f"thinkact_nb was made for Colab's {runtime}, with {its_python} and {its_torch}. "
             "If something fails, choose that one (Runtime → Change runtime type → Runtime version)")
 
+# %% ../nbs/11_colab.ipynb #6d289d3f
 def install(
     extras=EXTRAS
 ):
     "What the first cell of a notebook does on Colab. Raises `InstallError` if pip fails."
     start, before, imported = time.monotonic(), installed(), set(sys.modules)
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # writing and learning want memory in other pieces
-    if warning := other_runtime(before): print(warning)
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # else memory goes to pieces
+    warning = other_runtime(before)
+    if warning: print(warning)
     with tempfile.TemporaryDirectory() as folder:
         wheels = [str(pybullet_wheel(Path(folder)))] if "pybullet" not in before else []
-        (rules := Path(folder) / "held.txt").write_text("\n".join(held(before)))
+        rules = Path(folder) / "held.txt"
+        rules.write_text("\n".join(held(before)))
         pip("install", "-c", str(rules), *wheels, *requirements(extras))
         if wheels and not draws_with_numpy():
             print("this PyBullet was built without NumPy: building it once more", flush=True)
             pip("install", "--no-deps", "--force-reinstall", str(build(Path(folder) / "again")))
-            if not draws_with_numpy(): raise InstallError("PyBullet has no NumPy in it, so pictures would take four to six times as long: report this, with what the cell printed")
+            if not draws_with_numpy():
+                raise InstallError("PyBullet has no NumPy in it, so pictures would take four to six times as long: "
+                                   "report this, with what the cell printed")
     for module in sys.modules.keys() - imported: del sys.modules[module]  # the Hub's client, as it was before
     importlib.invalidate_caches()
     after = installed()
     changed = [name for name, version in before.items() if after.get(name) != version]
-    print(f"ready after {time.monotonic() - start:.0f} s: {len(after.keys() - before.keys())} packages are new; replaced: "
-          + (", ".join(f"{name} {before[name]} → {after.get(name)}" for name in sorted(changed)) or "none") + "; all others are Colab's")
-    if stale := sorted(name for name in changed if name.replace("-", "_") in sys.modules): print(f"restart the session (Runtime → Restart session): {', '.join(stale)} was in use before it was replaced")
+    new, seconds = len(after.keys() - before.keys()), time.monotonic() - start
+    replaced = ", ".join(f"{name} {before[name]} → {after.get(name)}" for name in sorted(changed)) or "none"
+    print(f"ready after {seconds:.0f} s: {new} packages are new; replaced: {replaced}; all others are Colab's")
+    stale = ", ".join(sorted(name for name in changed if name.replace("-", "_") in sys.modules))
+    if stale: print(f"restart the session (Runtime → Restart session): {stale} was in use before it was replaced")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'PROFILES', 'GPU_MEMORY', 'SPLITS', 'SPLIT_SIZE', 'UserError', 'check_name', 'Stopped', 'one_line', 'say',
-           'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all', 'rank', 'led', 'agreed']
+           'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all', 'rank']
 
 # %% ../nbs/00_env.ipynb #21435c8d
 import ctypes, importlib.metadata, os, platform, random, sys
@@ -27,8 +27,10 @@ def check_name(
     if name not in known: raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
 
 class Stopped(UserError):
-    "A signal stopped the work after a checkpoint was saved. `status` is the exit status that shells expect of that signal."
-    def __init__(self, message, signal): super().__init__(message); self.status = 128 + signal
+    "A signal stopped the work after a checkpoint was saved. `status` is the exit status that shells expect of it."
+    def __init__(self, message, signal):
+        super().__init__(message)
+        self.status = 128 + signal
 
 def one_line(
     message
@@ -57,7 +59,8 @@ def quiet():
         for stream, was in kept.items(): os.dup2(was, stream), os.close(was)
 
 # %% ../nbs/00_env.ipynb #69fea931
-PACKAGES = ("thinkact_nb", "torch", "torchvision", "transformers", "timm", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface_hub", "numpy", "pybullet")
+PACKAGES = ("thinkact_nb", "torch", "torchvision", "transformers", "timm", "peft", "trl", "accelerate", "bitsandbytes",
+            "datasets", "huggingface_hub", "numpy", "pybullet")
 
 def _version(package):
     try: return importlib.metadata.version(package)
@@ -68,9 +71,11 @@ def hardware() -> dict: # gpu (name or None), gpu_memory and memory (GB), cpus, 
     try: import torch
     except ImportError: torch = None
     gpu = torch.cuda.get_device_properties(0) if torch and torch.cuda.is_available() else None
-    return dict(gpu=gpu and gpu.name, gpu_memory=gpu and round(gpu.total_memory / 1e9, 1), bfloat16=bool(gpu and gpu.major >= 8),
-                memory=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1), cpus=os.cpu_count(),
-                system=platform.platform(terse=True), python=platform.python_version(), versions={p: _version(p) for p in PACKAGES})
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
+    return dict(gpu=gpu and gpu.name, gpu_memory=gpu and round(gpu.total_memory / 1e9, 1),
+                bfloat16=bool(gpu and gpu.major >= 8), memory=round(memory / 1e9, 1), cpus=os.cpu_count(),
+                system=platform.platform(terse=True), python=platform.python_version(),
+                versions={package: _version(package) for package in PACKAGES})
 
 # %% ../nbs/00_env.ipynb #fa3cbc65
 @dataclass(frozen=True)
@@ -97,18 +102,23 @@ class Profile:
 
 # %% ../nbs/00_env.ipynb #6303d823
 PROFILES = {p.name: p for p in (
-    # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; steps are counted so that the demo ends in ten minutes.
-    Profile("tiny", "standin", "float32", 128, 150, lora_rank=16, demonstrations=2700, sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2,
-            rl_updates=8, rl_batch=256, rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
+    # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; few steps, for a demo of ten minutes.
+    Profile("tiny", "standin", "float32", image_size=128, max_new_tokens=150, lora_rank=16, demonstrations=2700,
+            sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2, rl_updates=8, rl_batch=256,
+            rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only;
-    # an expert's text has 131 tokens at most in English and 145 in Korean; a PPO step of two texts peaks at 9.0 GiB, of four at 10.5, a rollout at 12 (11b counts). The id is a mirror that asks for no
-    # login (Gemma's licence binds all the same); Google's own is google/gemma-3n-E2B-it.
-    Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", 256, 160, lora_rank=16, demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=3, sft_learning_rate=2e-4,
-            rl_updates=40, rl_batch=32, rl_micro_batch=2, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16),
+    # an expert's text has 131 tokens at most in English and 145 in Korean; a PPO step of two texts peaks at 9.0 GiB,
+    # of four at 10.5, a rollout at 12 (11b counts). The id is a mirror that asks for no login (Gemma's licence binds
+    # all the same); Google's own is google/gemma-3n-E2B-it.
+    Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", image_size=256, max_new_tokens=160, lora_rank=16,
+            demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=3, sft_learning_rate=2e-4, rl_updates=40,
+            rl_batch=32, rl_micro_batch=2, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16),
     # Gemma 3n E4B on 24 GB and more, in bfloat16.
-    Profile("large", "unsloth/gemma-3n-E4B-it", "bfloat16", 256, 160, lora_rank=32, demonstrations=4000, sft_batch=16, sft_micro_batch=4, sft_epochs=1, sft_learning_rate=2e-4,
-            rl_updates=100, rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32))}
-PROFILES["gemma4"] = replace(PROFILES["t4"], name="gemma4", model="google/gemma-4-E2B-it")  # Gemma 4 E2B, under the Apache licence: the second family that 03 loads
+    Profile("large", "unsloth/gemma-3n-E4B-it", "bfloat16", image_size=256, max_new_tokens=160, lora_rank=32,
+            demonstrations=4000, sft_batch=16, sft_micro_batch=4, sft_epochs=1, sft_learning_rate=2e-4, rl_updates=100,
+            rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32))}
+# Gemma 4 E2B, under the Apache licence: the second family that 03 loads
+PROFILES["gemma4"] = replace(PROFILES["t4"], name="gemma4", model="google/gemma-4-E2B-it")
 
 GPU_MEMORY = dict(large=22, t4=14, gemma4=14) # GB that a profile needs; of those that fit, the first is taken
 
@@ -142,31 +152,7 @@ def seed_all(
     import torch
     torch.manual_seed(seed)
 
-# %% ../nbs/00_env.ipynb #47055d0a
+# %% ../nbs/00_env.ipynb #47055d0b
 def rank() -> int:
     "The number of this process under `accelerate launch`; 0 if it is alone."
     return int(os.environ.get("RANK", 0))
-
-def led(
-    work # a function without arguments
-):
-    "What the first process made of the work, for all of them, once all have come so far; a `UserError` is raised in each."
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1: return work()
-    from torch import distributed
-    distributed.barrier()
-    out = [None, None]
-    if not rank():
-        try: out[0] = work()
-        except UserError as e: out[1] = e
-    distributed.broadcast_object_list(out)
-    if out[1]: raise out[1]
-    return out[0]
-
-def agreed(
-    number:int
-) -> int:
-    "The largest of the numbers that the processes give."
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1: return number
-    import torch
-    torch.distributed.all_reduce(largest := torch.tensor(number, device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu"), torch.distributed.ReduceOp.MAX)
-    return largest.item()

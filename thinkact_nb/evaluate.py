@@ -22,14 +22,16 @@ from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
 from . import __version__
 from .env import UserError, check_name
-from .store import ADAPTER, PACKAGE, SEAL, Store, disk_fault, foreign, read_parquet, whole
-from .sim import INNER, Program, Scene, Step, to_bins
+from .files import SEAL, disk_fault, read_parquet, whole
+from .store import ADAPTER, PACKAGE, Store, foreign
+from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
-from .data import expert, render_output
+from .data import expert
 from .reward import EPISODE, episode_table, judge, rollout
 
 # %% ../nbs/07_eval.ipynb #7219a251
-ADAPTERS = {"sft": "sft", "sft-nothink": "sft-nothink", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo", "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}  # arm: the stage that trains it
+ADAPTERS = {"sft": "sft", "sft-nothink": "sft-nothink", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo",
+            "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}  # arm: the stage that trains it
 ARMS = ("expert", "random", "base", *ADAPTERS)
 
 def name_of(
@@ -39,18 +41,21 @@ def name_of(
     return getattr(arm, "__name__", type(arm).__name__) if callable(arm) else arm.partition("=")[0]
 
 def check_arms(
-    arms:list # names in `ARMS`, or name=folder, or name=user/repository[/folder][@revision], or functions (image, instruction) -> text
+    arms:list # names in `ARMS`; name=folder; name=user/repository[/folder][@revision]; (image, instruction) -> text
 ):
     "Raise a `UserError` if an arm is unknown, comes twice, or cannot be had."
     if not arms: raise UserError(f"no arms: choose from {', '.join(ARMS)}")
     names = [name_of(a) for a in arms]
     for arm, name in zip(arms, names):
         if callable(arm):
-            if not name.isidentifier() or name in ARMS: raise UserError(f"a function called {name!r} as a policy: give it a name of its own with `def`")
+            if not name.isidentifier() or name in ARMS:
+                raise UserError(f"a function called {name!r} as a policy: give it a name of its own with `def`")
         elif "=" not in arm: check_name("arm", arm, ARMS)
-        elif not name or name in ARMS or not arm.partition("=")[2]: raise UserError(f"arm {arm!r}: give name=folder or name=user/repository with a name of its own")
+        elif not name or name in ARMS or not arm.partition("=")[2]:
+            raise UserError(f"arm {arm!r}: give name=folder or name=user/repository with a name of its own")
         if names.count(name) > 1: raise UserError(f"arm {name!r} is given twice")
 
+# %% ../nbs/07_eval.ipynb #cd7f76e5
 def own(
     folder:str, # of an adapter
     profile
@@ -70,12 +75,19 @@ def adapter_of(
     where = arm.partition("=")[2]
     if (Path(where) / ADAPTER).exists(): return own(where, store.profile)
     where, _, revision = where.partition("@")
-    if Path(where).exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", where): raise UserError(f"no adapter_config.json in {where}: give the folder or the Hub repository of an adapter")
+    on_hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", where)
+    if Path(where).exists() or not on_hub:
+        raise UserError(f"no adapter_config.json in {where}: give the folder or the Hub repository of an adapter")
     from huggingface_hub import snapshot_download
     user, name, *inside = where.split("/")
-    try: found = Path(snapshot_download(f"{user}/{name}", revision=revision or None, allow_patterns=["*.json", "*.safetensors"]), *inside)
-    except Exception as e: raise UserError(disk_fault(e) or f"no adapter in {where}: no such folder, and the Hub says {str(e).splitlines()[0][:150]}")
-    if not (found / ADAPTER).exists(): raise UserError(f"no adapter_config.json in {where}: name the folder inside the repository, as in {user}/{name}/sft")
+    kinds = ["*.json", "*.safetensors"]
+    try: found = Path(snapshot_download(f"{user}/{name}", revision=revision or None, allow_patterns=kinds), *inside)
+    except Exception as e:
+        why = f"no adapter in {where}: no such folder, and the Hub says {str(e).splitlines()[0][:150]}"
+        raise UserError(disk_fault(e) or why)
+    if not (found / ADAPTER).exists():
+        raise UserError(f"no adapter_config.json in {where}: "
+                        f"name the folder inside the repository, as in {user}/{name}/sft")
     return own(str(found), store.profile)
 
 # %% ../nbs/07_eval.ipynb #fc5fddb7
@@ -99,14 +111,15 @@ _memory = {}
 def _tokenizer(profile):
     "What counts tokens; of the stand-in the file is enough, so a policy without a model needs no torch."
     if profile.model != "standin":
-        from thinkact_nb.model import load_processor
+        from thinkact_nb.words import load_processor
         return load_processor(profile).tokenizer
     from tokenizers import Tokenizer
     whole = Tokenizer.from_file(str(PACKAGE / "standin" / "tokenizer.json"))
-    return lambda text, add_special_tokens: SimpleNamespace(input_ids=whole.encode(text, add_special_tokens=add_special_tokens).ids)
+    count = lambda text, special: SimpleNamespace(input_ids=whole.encode(text, add_special_tokens=special).ids)
+    return lambda text, add_special_tokens: count(text, add_special_tokens)
 
 def _loaded(profile, adapter, weights):
-    "The model in memory if it is the one asked for. Another adapter goes into the same base; another base comes after the one that goes, since two do not fit a T4."
+    "The model in memory if it is the one asked for. Another adapter goes into the same base: two do not fit a T4."
     from thinkact_nb.model import exchange_adapter, free_memory, load_model
     key = (profile, adapter, weights)
     if key in _memory: return _memory[key]
@@ -119,6 +132,7 @@ def _loaded(profile, adapter, weights):
     _memory[key] = load_model(profile, adapter)
     return _memory[key]
 
+# %% ../nbs/07_eval.ipynb #55b8afc0
 def act(
     store:Store,
     arm, # as in `check_arms`
@@ -132,14 +146,19 @@ def act(
     adapter, name, p = adapter_of(store, arm), name or name_of(arm), store.profile
     protocol = dict(decoding=f"greedy, {p.max_new_tokens} tokens, {p.image_size} px", version=__version__)
     if callable(arm) or arm in ("expert", "random"):
-        if callable(arm): outputs = [str(arm(image, s.instruction)) for image, s in zip(pool.images(scenes, p.image_size), scenes)]
+        if callable(arm):
+            pictures = pool.images(scenes, p.image_size)
+            outputs = [str(arm(image, s.instruction)) for image, s in zip(pictures, scenes)]
         else: outputs = [(expert if arm == "expert" else random_output)(s) for s in scenes]
         return episode_table(judge(scenes, outputs, pool, _tokenizer(p), arm=name)).assign(weights="", **protocol)
-    from thinkact_nb.model import fingerprint, load_processor
-    processor, step = load_processor(p), p.eval_batch
-    model, episodes = _loaded(store.profile, adapter, weights := fingerprint(store.profile, adapter)), []
+    from thinkact_nb.words import load_processor
+    from thinkact_nb.model import fingerprint
+    processor, step, episodes = load_processor(p), p.eval_batch, []
+    weights = fingerprint(p, adapter)
+    model = _loaded(p, adapter, weights)
     for i in tqdm(range(0, len(scenes), step), name, unit="batch", disable=len(scenes) <= step):
-        episodes += rollout(model, processor, store.profile, scenes[i:i + step], pool, name, starts=starts and starts[i:i + step], seed=seed)
+        begun = starts and starts[i:i + step]
+        episodes += rollout(model, processor, p, scenes[i:i + step], pool, name, starts=begun, seed=seed)
     return episode_table(episodes).assign(weights=weights, **protocol)
 
 # %% ../nbs/07_eval.ipynb #4d0fd823
@@ -165,6 +184,7 @@ def keep_rows(
     with whole(file) as part: rows.to_parquet(part, index=False)
     (file.parent / SEAL).unlink(missing_ok=True)
 
+# %% ../nbs/07_eval.ipynb #414bc923
 def _find(file, arm, weights, scenes):
     "An arm's rows on these scenes if all are on disk, in the order of the scenes; else None."
     if not file.exists(): return None
@@ -185,14 +205,17 @@ def evaluate(
     seed:int=0,
     resume:bool=False    # True: an arm whose rows are there, written by the same weights, is not run again
 ) -> pd.DataFrame: # the rows of these arms on these scenes, one per arm and scene
-    "The episodes of every arm on the same scenes, kept in `eval/episodes.parquet`. Raises `UserError` on an arm that is unknown or not trained."
+    "The episodes of every arm on the same scenes, kept in `eval/episodes.parquet`. Raises `UserError` on a bad arm."
     check_arms(arms)
     if resume: store.has("eval", "episodes.parquet")  # on a fresh machine, from the Hub
     adapters, out, file = {arm: adapter_of(store, arm) for arm in arms}, [], store.path("eval") / "episodes.parquet"
     for arm in arms:
         weights = "" if callable(arm) or arm in ("expert", "random") else _weights(store.profile, adapters[arm])
-        rows = _find(file, name_of(arm), weights, scenes) if resume and not callable(arm) else None  # a function may have changed
-        if rows is None: keep_rows(file, rows := act(store, arm, scenes, pool, seed=seed))
+        again = resume and not callable(arm)  # a function may have changed
+        rows = _find(file, name_of(arm), weights, scenes) if again else None
+        if rows is None:
+            rows = act(store, arm, scenes, pool, seed=seed)
+            keep_rows(file, rows)
         out.append(rows)
     store.push("eval")
     return pd.concat(out, ignore_index=True)[rows.columns]
@@ -206,7 +229,8 @@ def rates(
     out = table.groupby([*by, "arm"], sort=False).success.agg(n="size", successes="sum")
     low, high = proportion_confint(out.successes, out.n, method="wilson")
     rate = out.successes / out.n
-    return out.assign(rate=rate, low=np.minimum(low, rate), high=np.maximum(high, rate)).reset_index()  # rounding may put 0 or 1 outside by 1e-17
+    out = out.assign(rate=rate, low=np.minimum(low, rate), high=np.maximum(high, rate))  # rounding may miss by 1e-17
+    return out.reset_index()
 
 # %% ../nbs/07_eval.ipynb #4b0b764f
 def detectable(
@@ -217,7 +241,8 @@ def detectable(
 ) -> float | None: # difference of success rates; None if even the largest possible one is too small
     "The smallest difference that an exact McNemar test on n scenes finds."
     m = np.arange(n + 1)
-    limit = binom.ppf(alpha / 2, m, .5) - 1  # with m discordant scenes the test rejects if one side has at most this many
+    # with m discordant scenes the test rejects if one side has at most this many
+    limit = binom.ppf(alpha / 2, m, .5) - 1
     def found(difference):
         side = (1 + difference / discordant) / 2
         return (binom.pmf(m, n, discordant) * (binom.cdf(limit, m, side) + binom.sf(m - limit - 1, m, side))).sum()
@@ -242,10 +267,14 @@ class Comparison:
     detectable: float | None  # as in `detectable`, at the share of discordant scenes seen here
 
     def __str__(self):
-        text = f"{self.b} solved {self.b_successes} of {self.n} scenes and {self.a} {self.a_successes}: {self.difference * 100:+.0f} points (95 % interval {self.low * 100:+.0f} to {self.high * 100:+.0f}). "
+        points = lambda share, sign="+": f"{share * 100:{sign}.0f}"
+        text = (f"{self.b} solved {self.b_successes} of {self.n} scenes and {self.a} {self.a_successes}: "
+                f"{points(self.difference)} points (95 % interval {points(self.low)} to {points(self.high)}). ")
         text += f"{self.b} alone solved {self.only_b}, {self.a} alone {self.only_a}; exact McNemar p = {self.p:.2g}. "
-        if self.p < .05: return text + f"{self.b if self.difference > 0 else self.a} is better on these scenes by more than chance explains."
-        found = f"; {self.n} scenes would show a difference of {self.detectable * 100:.0f} points or more in four experiments of five" if self.detectable else ""
+        better = self.b if self.difference > 0 else self.a
+        if self.p < .05: return text + f"{better} is better on these scenes by more than chance explains."
+        found = (f"; {self.n} scenes would show a difference of {points(self.detectable, '')} points or more "
+                 "in four experiments of five") if self.detectable else ""
         return text + f"This is no evidence of a difference{found}."
 
 # %% ../nbs/07_eval.ipynb #ba9b7923
@@ -254,16 +283,22 @@ def paired(
     a:str,              # arms
     b:str
 ) -> pd.DataFrame: # one row per scene that both saw; columns end in _a and _b
-    "Two arms side by side. Raises `UserError` if one is missing, or was run on other scenes, decoded otherwise or by another version."
+    "Two arms side by side. Raises `UserError` if one is missing, or was run on other scenes or in another way."
     for arm in (a, b):
-        if arm not in set(table.arm): raise UserError(f"no episodes of arm {arm!r}: there are {', '.join(table.arm.unique())}")
+        if arm not in set(table.arm):
+            raise UserError(f"no episodes of arm {arm!r}: there are {', '.join(table.arm.unique())}")
     one, other = table[table.arm == a], table[table.arm == b]
     for what in [c for c in PROTOCOL if c in table]:
-        if (x := set(one[what])) != (y := set(other[what])): raise UserError(f"{what} of {a!r} is {', '.join(sorted(map(str, x)))} and of {b!r} {', '.join(sorted(map(str, y)))}: evaluate them together")
+        x, y = (", ".join(sorted(map(str, set(some[what])))) for some in (one, other))
+        if set(one[what]) != set(other[what]):
+            raise UserError(f"{what} of {a!r} is {x} and of {b!r} {y}: evaluate them together")
     both = one.merge(other, on=SCENE, suffixes=("_a", "_b"))
-    if len(both) < max(len(one), len(other)): raise UserError(f"{a!r} has {len(one)} scenes, {b!r} has {len(other)}, and they share {len(both)}: evaluate them together")
+    if len(both) < max(len(one), len(other)):
+        raise UserError(f"{a!r} has {len(one)} scenes, {b!r} has {len(other)}, and they share {len(both)}: "
+                        "evaluate them together")
     return both
 
+# %% ../nbs/07_eval.ipynb #6e7a042b
 def mean_interval(
     differences, # paired, one per scene
     seed:int     # of the resampling
@@ -285,9 +320,12 @@ def compare(
     change = y.astype(float) - x
     if only_a + only_b:
         interval = mean_interval(change, seed)
-    else: interval = (-(most := proportion_confint(0, n, method="beta")[1]), most)
+    else:
+        most = proportion_confint(0, n, method="beta")[1]
+        interval = -most, most
     p = mcnemar([[(x & y).sum(), only_a], [only_b, (~x & ~y).sum()]], exact=True).pvalue
-    return Comparison(a, b, n, int(x.sum()), int(y.sum()), only_a, only_b, float(change.mean()), *map(float, interval), min(1., float(p)), detectable(n, (only_a + only_b) / n))
+    return Comparison(a, b, n, int(x.sum()), int(y.sum()), only_a, only_b, float(change.mean()), *map(float, interval),
+                      min(1., float(p)), detectable(n, (only_a + only_b) / n))
 
 # %% ../nbs/07_eval.ipynb #8dcc25ea
 def compare_all(
@@ -311,4 +349,5 @@ def noise_floor(
         _memory.clear()
         return act(store, arm, scenes, pool)
     one, two = fresh(), fresh()
-    return dict(scenes=len(scenes), texts=int((one.output != two.output).sum()), discordant=int((one.success != two.success).sum()))
+    other_texts, other_ends = int((one.output != two.output).sum()), int((one.success != two.success).sum())
+    return dict(scenes=len(scenes), texts=other_texts, discordant=other_ends)

@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError
-from .sim import (CRASHED, FAILURES, FINGERS, LEVELS, NO_PROGRAM, Outcome, World, make_scene, parse_program,
-                             renderer, solve)
+from .sim import CRASHED, FAILURES, LEVELS, NO_PROGRAM, Outcome, make_scene, parse_program, solve
+from .world import FINGERS, World, renderer
 from .tasks import TASKS
 
 # %% ../nbs/01c_pool.ipynb #13135bf6
@@ -218,6 +218,7 @@ def _do(self:SimPool, work, job):
     if well: return what
     raise what
 
+# %% ../nbs/01c_pool.ipynb #e4824bc2
 @patch
 def _end(self:SimPool, worker):
     "Forget a worker, and end it if it lives."
@@ -245,11 +246,14 @@ def expert_table(
     "How often the expert succeeds, without any unwanted contact counted against it."
     import pandas as pd
     scenes = [make_scene(task, level, seed + i) for task in TASKS for level in LEVELS for i in range(n)]
-    rows = pd.DataFrame([dict(task=s.task, level=s.level, solved=o.success, touched=o.contact_force > 0, refused=s.rejected)
-                         for s, o in zip(scenes, pool.run(scenes, map(solve, scenes), progress))])
+    outcomes = pool.run(scenes, map(solve, scenes), progress)
+    found = [dict(task=s.task, level=s.level, solved=o.success, touched=o.contact_force > 0, refused=s.rejected)
+             for s, o in zip(scenes, outcomes)]
+    rows = pd.DataFrame(found)
     table = rows.pivot_table(index="task", columns="level", values="solved", aggfunc="sum", sort=False).astype(int)
     by_task = rows.groupby("task", sort=False)
-    return table.assign(touched=by_task.touched.sum(), refused=(by_task.refused.sum() / (by_task.refused.sum() + by_task.size())).round(2))
+    refused = by_task.refused.sum()
+    return table.assign(touched=by_task.touched.sum(), refused=(refused / (refused + by_task.size())).round(2))
 
 # %% ../nbs/01c_pool.ipynb #ce169baf
 FPS = 24  # frames per second: a picture every tenth physics step
@@ -260,22 +264,26 @@ def write_video(
 ):
     "Frames to an MP4 (H.264, yuv420p): the same frames give the same bytes."
     import imageio.v2 as imageio
-    with imageio.get_writer(file, fps=FPS, codec="libx264", pixelformat="yuv420p", quality=None, output_params=["-crf", "28", "-movflags", "+faststart", "-threads", "1"]) as writer:
+    small = ["-crf", "28", "-movflags", "+faststart", "-threads", "1"]
+    with imageio.get_writer(file, fps=FPS, codec="libx264", pixelformat="yuv420p", quality=None,
+                            output_params=small) as writer:
         for frame in frames: writer.append_data(frame)
 
 # %% ../nbs/01c_pool.ipynb #a093663b
 def record_episode(
     job:tuple # (scene, program, pixels per side)
-) -> dict: # success; frames (n, size, size, 3); state and action (n, 8): 7 joint angles, radians, and the width between the fingers, metres, as measured and as commanded next
-    "An episode in this process's own world, `FPS` rows a second."
+) -> dict: # success; frames (n, size, size, 3); state and action, as measured and as commanded next, (n, 8)
+    "An episode, `FPS` rows a second: 7 joint angles (radians) and the width between the fingers (metres)."
     (scene, program, size), frames, states, targets = job, [], [], []
     def watch(world):
         frames.append(world.render(size)), targets.append(world.target)
         states.append([joint[0] for joint in world._joints(world.robot, (*range(7), FINGERS[0]))])
-    watch(world := own_world().reset(scene))
+    world = own_world().reset(scene)
+    watch(world)
     success = world.run(program, watch).success
     width = np.array((1,) * 7 + (2,), np.float32)  # each finger moves half the width
-    return dict(success=success, frames=np.stack(frames), state=np.float32(states) * width, action=np.float32(targets[1:] + targets[-1:]) * width)
+    state, action = np.float32(states), np.float32(targets[1:] + targets[-1:])
+    return dict(success=success, frames=np.stack(frames), state=state * width, action=action * width)
 
 # %% ../nbs/01c_pool.ipynb #518d2856
 class Playground:
@@ -283,11 +291,16 @@ class Playground:
     def __init__(self):
         import ipywidgets as widgets
         self.world = World()
-        self.task, self.level = (widgets.Dropdown(options=list(names), description=kind) for kind, names in (("task", TASKS), ("level", LEVELS)))
-        self.seed, self.button = widgets.BoundedIntText(0, min=0, max=2**31 - 1, description="seed"), widgets.Button(description="Run", button_style="primary")
-        self.program, self.said = widgets.Textarea(description="program", layout=dict(width="34em", height="5em")), widgets.HTML()
-        self.picture, self.video = widgets.Image(width=300, height=300), widgets.Video(width=300, height=300, loop=False)
-        self.box = widgets.VBox([widgets.HBox([self.task, self.level, self.seed]), self.said, self.program, self.button, widgets.HBox([self.picture, self.video])])
+        self.task = widgets.Dropdown(options=list(TASKS), description="task")
+        self.level = widgets.Dropdown(options=list(LEVELS), description="level")
+        self.seed = widgets.BoundedIntText(0, min=0, max=2**31 - 1, description="seed")
+        self.button = widgets.Button(description="Run", button_style="primary")
+        self.program = widgets.Textarea(description="program", layout=dict(width="34em", height="5em"))
+        self.said = widgets.HTML()
+        self.picture = widgets.Image(width=300, height=300)
+        self.video = widgets.Video(width=300, height=300, loop=False)
+        choices, views = [self.task, self.level, self.seed], [self.picture, self.video]
+        self.box = widgets.VBox([widgets.HBox(choices), self.said, self.program, self.button, widgets.HBox(views)])
         for choice in (self.task, self.level, self.seed): choice.observe(lambda _: self.lay(), "value")
         self.button.on_click(lambda _: self.run())
         self.lay()
@@ -295,19 +308,26 @@ class Playground:
     def lay(self):
         "Show the chosen scene and offer the expert's program."
         self.scene = make_scene(self.task.value, self.level.value, self.seed.value)
-        Image.fromarray(self.world.reset(self.scene).render(256)).save(png := io.BytesIO(), "png")
-        self.picture.value, self.program.value, self.said.value = png.getvalue(), str(solve(self.scene)), f"<b>{self.scene.instruction}</b>"
-
-    def run(self):
-        "Run what stands in the box and film it."
-        program, reason = parse_program(self.program.value)
-        frames = [self.world.reset(self.scene).render(256)]
-        outcome = self.world.run(program, lambda w: frames.append(w.render(256))) if program else NO_PROGRAM
-        with tempfile.TemporaryDirectory() as folder:
-            write_video(frames + [self.world.render(256)] * FPS, file := Path(folder) / "episode.mp4")
-            self.video.value = file.read_bytes()
-        end = "success" if outcome.success else f"failure: {html.escape(reason) or FAILURES[outcome.failure]}"
-        touch = f", touched the {outcome.contact_with} with {outcome.contact_force:.0f} N" if outcome.contact_force else ""
-        self.said.value = f"<b>{self.scene.instruction}</b><br>{end}{touch}"
+        png = io.BytesIO()
+        Image.fromarray(self.world.reset(self.scene).render(256)).save(png, "png")
+        self.picture.value = png.getvalue()
+        self.program.value = str(solve(self.scene))
+        self.said.value = f"<b>{self.scene.instruction}</b>"
 
     def show(self): return self.box
+
+# %% ../nbs/01c_pool.ipynb #34c0cdd9
+@patch
+def run(self:Playground):
+    "Run what stands in the box and film it."
+    program, reason = parse_program(self.program.value)
+    frames = [self.world.reset(self.scene).render(256)]
+    outcome = self.world.run(program, lambda w: frames.append(w.render(256))) if program else NO_PROGRAM
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "episode.mp4"
+        write_video(frames + [self.world.render(256)] * FPS, file)
+        self.video.value = file.read_bytes()
+    end = "success" if outcome.success else f"failure: {html.escape(reason) or FAILURES[outcome.failure]}"
+    force = outcome.contact_force
+    touch = f", touched the {outcome.contact_with} with {force:.0f} N" if force else ""
+    self.said.value = f"<b>{self.scene.instruction}</b><br>{end}{touch}"

@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForImageTextToText
 from .env import Profile, UserError
-from .model import check_adapter, forbidden, load_processor, model_path
+from .words import forbidden, load_processor, model_path
+from .model import check_adapter
 
 # %% ../nbs/09b_release.ipynb #09b00009
 def merge(
@@ -19,17 +20,20 @@ def merge(
     adapter,         # its folder
     folder           # where the weights go; made if it is not there
 ) -> Path: # the folder
-    "A policy as one model in full precision, with its processor. Raises `UserError` if there is no such adapter or it cannot be written."
+    "A policy as one model in full precision, with its processor. Raises `UserError` if it cannot be made or written."
     adapter, folder = Path(adapter), Path(folder)
-    if not (adapter / "adapter_config.json").exists(): raise UserError(f"no adapter in {adapter}: give the folder of one that was trained")
+    if not (adapter / "adapter_config.json").exists():
+        raise UserError(f"no adapter in {adapter}: give the folder of one that was trained")
     check_adapter(profile, adapter)
     dtype = torch.float32 if profile.model == "standin" else torch.bfloat16
     base = AutoModelForImageTextToText.from_pretrained(model_path(profile), dtype=dtype)
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
-    merged.config = AutoConfig.from_pretrained(model_path(profile))  # that of the loaded model holds what the tower was built with, which is no JSON
+    # the configuration of the loaded model holds what the tower was built with, which is no JSON
+    merged.config = AutoConfig.from_pretrained(model_path(profile))
     processor = load_processor(profile)
     merged.generation_config.suppress_tokens = list(forbidden(merged.config))
-    merged.generation_config.eos_token_id = processor.tokenizer.eos_token_id  # the end of the turn: else it writes on and on
+    # the end of the turn: else it writes on and on
+    merged.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     try:
         merged.save_pretrained(folder)
         processor.save_pretrained(folder)

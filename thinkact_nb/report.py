@@ -16,7 +16,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from .env import say, split_of
-from .store import CONFIG, NUMBER, SHIPPED, Store, kept, read_json, whole, write_json
+from .files import NUMBER, read_json, whole, write_json
+from .store import CONFIG, SHIPPED, Store, kept
 
 # %% ../nbs/09_report.ipynb #e72a31c1
 LOG = [{str: (*NUMBER, type(None))}]
@@ -231,7 +232,7 @@ TRUE, FALSE = "#1fae5b", "#e5383b"
 def ringed(
     picture,   # of a world, (side, side, 3)
     think:str, # what was claimed
-    world      # a `sim.World` with the scene
+    world      # a `World` with the scene
 ):
     "A picture with a ring around every place that a claim names: green if it is true, else red."
     import numpy as np
@@ -248,7 +249,7 @@ def ringed(
 
 def film(
     row:dict,         # an episode
-    world,            # a `sim.World`
+    world,            # a `World`
     pixels=320,       # per side
     rings:bool=False  # draw what the think claims
 ) -> tuple[list, str]: # frames (height, width, 3), and what came of it
@@ -273,7 +274,7 @@ def cases(
     "Scenes that b gained and lost against a, to be looked at."
     from tempfile import TemporaryDirectory
     from thinkact_nb.think import changed, scene_of
-    from thinkact_nb.sim import World
+    from thinkact_nb.world import World
     from thinkact_nb.pool import FPS, write_video
     rows, world = changed(table, a, b), World()
     out = [row for change in ("gained", "lost") for row in rows[rows.change == change].head(most).to_dict("records")]
@@ -350,7 +351,7 @@ def demo_video(
 ) -> Path: # the MP4; beside it the poster, a PNG
     "Two arms on the same scenes, side by side. Raises `UserError` if one of them was not evaluated."
     from thinkact_nb.evaluate import SCENE, paired
-    from thinkact_nb.sim import World
+    from thinkact_nb.world import World
     from thinkact_nb.pool import FPS, write_video
     rows = paired(read_table(store), *arms)
     rows = by_turns(rows, scenes)

@@ -15,7 +15,7 @@ from .pool import SimPool
 from .data import grounding
 
 # %% ../nbs/05_reward.ipynb #a624658d
-FORCE_SCALE = 100.  # newtons: an unwanted contact this hard costs the whole safety term (a collision with a pole peaks near 250 N)
+FORCE_SCALE = 100.  # newtons: an unwanted contact this hard costs the whole term (hitting a pole peaks near 250 N)
 SPEED_LIMIT = 4.5   # radians per second: no expert episode we measured was faster than 4.3
 LONG_THINK = 100    # tokens: a think this long earns no efficiency
 
@@ -34,7 +34,8 @@ def score(
     success = 1. if outcome.success else -1.
     efficiency = max(0., 1 - think_tokens / LONG_THINK) if outcome.success else 0.
     safety = -min(1., outcome.contact_force / FORCE_SCALE + outcome.dropped + (outcome.joint_speed > SPEED_LIMIT))
-    return dict(r_success=success, r_efficiency=efficiency, r_safety=safety, reward=success + weights.efficiency * efficiency + weights.safety * safety)
+    reward = (success + weights.efficiency * efficiency + weights.safety * safety)
+    return dict(r_success=success, r_efficiency=efficiency, r_safety=safety, reward=reward)
 
 # %% ../nbs/05_reward.ipynb #8ecf540e
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Episode:
     grounding: float | None  # share of the think's claims that are true; None if it claims nothing
 
 # %% ../nbs/05_reward.ipynb #b2d60002
-EPISODE = {f.name: f.type if isinstance(f.type, type) else float for f in fields(Episode)}  # column: kind; the one that may be empty is a number
+# column: kind; the one that may be empty is a number
+EPISODE = {f.name: f.type if isinstance(f.type, type) else float for f in fields(Episode)}
 
 # %% ../nbs/05_reward.ipynb #0c8e79df
 def judge(
@@ -85,13 +87,16 @@ def judge(
     parsed = [parse_output(o) for o in outputs]
     length = lambda text: len(tokenizer(text, add_special_tokens=False).input_ids) if text else 0
     episodes = []
-    for scene, output, out, outcome, sample in zip(scenes, outputs, parsed, pool.run(scenes, [p.program for p in parsed]), samples or [0] * len(scenes)):
-        action = str(out.program or "")
-        terms = score(outcome, think_tokens := length(out.think), weights)
+    outcomes = pool.run(scenes, [p.program for p in parsed])
+    for scene, output, out, outcome, sample in zip(scenes, outputs, parsed, outcomes, samples or [0] * len(scenes)):
+        action, think_tokens = str(out.program or ""), length(out.think)
+        terms = score(outcome, think_tokens, weights)
         happened = {k: v for k, v in asdict(outcome).items() if k != "poses"}
-        episodes.append(Episode(arm=arm, task=scene.task, level=scene.level, perturbed="+".join(scene.perturbed), seed=scene.seed, sample=sample, instruction=scene.instruction, output=output, think=out.think,
-            action=action, parsed=out.program is not None, reason=out.reason, think_tokens=think_tokens, action_tokens=length(action), grounding=grounding(out.think, scene),
-            **happened, **terms))
+        episodes.append(Episode(
+            arm=arm, task=scene.task, level=scene.level, perturbed="+".join(scene.perturbed), seed=scene.seed,
+            sample=sample, instruction=scene.instruction, output=output, think=out.think, action=action,
+            parsed=out.program is not None, reason=out.reason, think_tokens=think_tokens, action_tokens=length(action),
+            grounding=grounding(out.think, scene), **happened, **terms))
     return episodes
 
 def episode_table(
@@ -118,6 +123,9 @@ def rollout(
     from thinkact_nb.model import write
     scenes = [s for s in scenes for _ in range(samples)]
     images = pool.images(scenes[::samples], profile.image_size)
-    outputs = write(model, processor, [im for im in images for _ in range(samples)], [s.instruction for s in scenes], starts and [t for t in starts for _ in range(samples)],
-                    profile.max_new_tokens, temperature, profile.eval_batch, seed)
-    return judge(scenes, outputs, pool, processor.tokenizer, weights, arm, list(range(samples)) * (len(scenes) // samples))
+    shown, asked = [im for im in images for _ in range(samples)], [s.instruction for s in scenes]
+    begun = starts and [t for t in starts for _ in range(samples)]
+    outputs = write(model, processor, shown, asked, begun, profile.max_new_tokens, temperature, profile.eval_batch,
+                    seed)
+    numbers = list(range(samples)) * (len(scenes) // samples)
+    return judge(scenes, outputs, pool, processor.tokenizer, weights, arm, numbers)

@@ -9,12 +9,12 @@ __all__ = ['RayPool', 'simulator_cores']
 import os
 import ray
 from ray import exceptions
-from .sim import renderer
+from .world import renderer
 from .pool import START, Lost, SimPool
 
 # %% ../nbs/10_scale.ipynb #560203f9
-_LOST = (exceptions.GetTimeoutError, exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.ObjectLostError,
-         exceptions.OutOfMemoryError, exceptions.TaskCancelledError)
+_LOST = (exceptions.GetTimeoutError, exceptions.WorkerCrashedError, exceptions.NodeDiedError,
+         exceptions.ObjectLostError, exceptions.OutOfMemoryError, exceptions.TaskCancelledError)
 
 def _apply(work, job): return work(job)
 
@@ -24,14 +24,19 @@ class RayPool(SimPool):
         workers:int=None, # processes that Ray begins; None: one per core, or all those of the cluster
         limit:float=60.,  # seconds a job may take
         attempts:int=3    # how often a job is tried that kills or hangs its worker
-    ): super().__init__(workers or 1, limit, attempts); self.asked = workers
+    ):
+        super().__init__(workers or 1, limit, attempts)
+        self.asked = workers
 
     def __enter__(self):
         os.environ.setdefault("RAY_worker_niceness", "0")
         self.own, address = not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
-        settings = dict(runtime_env=dict(env_vars=dict(THINKACT_RENDERER=renderer())), log_to_driver=False, logging_level="ERROR")
-        if self.own: ray.init(address, **settings) if address else ray.init("local", num_cpus=self.asked, include_dashboard=False, **settings)
-        self.workers, self.remote = int(ray.cluster_resources()["CPU"]), ray.remote(num_cpus=1, max_retries=0)(_apply)
+        drawn = dict(env_vars=dict(THINKACT_RENDERER=renderer()))
+        settings = dict(runtime_env=drawn, log_to_driver=False, logging_level="ERROR")
+        if self.own and address: ray.init(address, **settings)
+        elif self.own: ray.init("local", num_cpus=self.asked, include_dashboard=False, **settings)
+        self.workers = int(ray.cluster_resources()["CPU"])
+        self.remote = ray.remote(num_cpus=1, max_retries=0)(_apply)
         return self
 
     def __exit__(self, *error):

@@ -9,8 +9,9 @@ __all__ = ['RELATIONS', 'stands', 'pad_distances', 'spread', 'TabletopEnv']
 import math
 import gymnasium, numpy as np
 from .env import UserError
-from .sim import (CLEARANCE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, TASKS, Ask, Body, Scene, Task, World,
-                             fetch, make_scene, parse_output, rests, to_metres)
+from .sim import (CLEARANCE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, TASKS, Ask, Body, Scene, Task, fetch,
+                             make_scene, parse_output, rests, to_metres)
+from .world import World
 
 # %% ../nbs/01b_tasks.ipynb #f110c810
 def _stack(table):
@@ -18,12 +19,14 @@ def _stack(table):
     return Ask(bodies, ((0, 1),), dict(block=bodies[0].name, goal=bodies[1].name))
 
 TASKS["stack"] = Task("put a named block on another", _stack,
-    ("Stack the {block} on the {goal}.", "Put the {block} on top of the {goal}.", "Place the {block} onto the {goal}.", "Set the {block} on top of the {goal}.",
-     "Build a tower: the {goal} below, the {block} above.", "Pile the {block} on the {goal}.", "The {block} goes on top of the {goal}.", "Move the {block} onto the {goal}.",
+    ("Stack the {block} on the {goal}.", "Put the {block} on top of the {goal}.", "Place the {block} onto the {goal}.",
+     "Set the {block} on top of the {goal}.", "Build a tower: the {goal} below, the {block} above.",
+     "Pile the {block} on the {goal}.", "The {block} goes on top of the {goal}.", "Move the {block} onto the {goal}.",
      "Make a tower with the {block} on the {goal}.", "Let the {goal} carry the {block}."))
 
 # %% ../nbs/01b_tasks.ipynb #7a6b3ecb
-RELATIONS = {"to the left of": (0, -1), "to the right of": (0, 1), "in front of": (1, 0), "behind": (-1, 0)}  # directions in the world frame
+RELATIONS = {"to the left of": (0, -1), "to the right of": (0, 1),
+             "in front of": (1, 0), "behind": (-1, 0)}  # directions in the world frame
 
 def stands(
     offset,       # from the other body, metres, (x, y)
@@ -35,7 +38,9 @@ def stands(
 
 def _related(scene, poses):
     (a, b), = scene.moves
-    return stands(np.subtract(poses[a][:2], poses[b][:2]), dict(scene.words)["relation"]) and abs(poses[a][2] - scene.bodies[a].half_height) < .006
+    offset = np.subtract(poses[a][:2], poses[b][:2])
+    on_table = abs(poses[a][2] - scene.bodies[a].half_height) < .006
+    return stands(offset, dict(scene.words)["relation"]) and on_table
 
 # %% ../nbs/01b_tasks.ipynb #c64579d6
 def _relative(table):
@@ -49,9 +54,12 @@ def _relative(table):
 def _beside(scene): return [("pick", scene.bodies[scene.moves[0][0]].place), ("place", scene.places[0])]
 
 TASKS["relative"] = Task("put a named block left or right of, in front of or behind another", _relative,
-    ("Put the {block} {relation} the {goal}.", "Place the {block} {relation} the {goal}.", "Move the {block} to a place {relation} the {goal}.", "Please set the {block} {relation} the {goal}.",
-     "Take the {block} and put it {relation} the {goal}.", "The {block} belongs {relation} the {goal}.", "Bring the {block} to the table {relation} the {goal}.",
-     "I want the {block} {relation} the {goal}.", "Let the {block} stand {relation} the {goal}.", "Find the {block} and lay it down {relation} the {goal}."), _beside, _related)
+    ("Put the {block} {relation} the {goal}.", "Place the {block} {relation} the {goal}.",
+     "Move the {block} to a place {relation} the {goal}.", "Please set the {block} {relation} the {goal}.",
+     "Take the {block} and put it {relation} the {goal}.", "The {block} belongs {relation} the {goal}.",
+     "Bring the {block} to the table {relation} the {goal}.", "I want the {block} {relation} the {goal}.",
+     "Let the {block} stand {relation} the {goal}.", "Find the {block} and lay it down {relation} the {goal}."),
+    _beside, _related)
 
 # %% ../nbs/01b_tasks.ipynb #4bdca842
 def pad_distances(
@@ -63,26 +71,34 @@ def pad_distances(
 
 def _superlative(table):
     bodies = table.lay(table.hues(table.number(2, 4)), table.hues(1))
-    order = sorted(distances := pad_distances(bodies), key=distances.get, reverse=(far := bool(table.number(0, 1))))
+    far, distances = bool(table.number(0, 1)), pad_distances(bodies)
+    order = sorted(distances, key=distances.get, reverse=far)
     if abs(distances[order[0]] - distances[order[1]]) < .04: return None
-    return Ask(bodies, ((order[0], len(bodies) - 1),), dict(extreme="farthest from" if far else "nearest to", pad=bodies[-1].name))
+    words = dict(extreme="farthest from" if far else "nearest to", pad=bodies[-1].name)
+    return Ask(bodies, ((order[0], len(bodies) - 1),), words)
 
 TASKS["superlative"] = Task("put the block farthest from or nearest to the pad on it", _superlative,
-    ("Put the {noun} {extreme} the {pad} on it.", "Place the {noun} that is {extreme} the {pad} onto it.", "Move the {noun} {extreme} the {pad} to the pad.",
-     "Which {noun} is {extreme} the {pad}? Put it there.", "Take the {noun} {extreme} the {pad} and set it on the pad.", "The {noun} {extreme} the {pad} belongs on it.",
+    ("Put the {noun} {extreme} the {pad} on it.", "Place the {noun} that is {extreme} the {pad} onto it.",
+     "Move the {noun} {extreme} the {pad} to the pad.", "Which {noun} is {extreme} the {pad}? Put it there.",
+     "Take the {noun} {extreme} the {pad} and set it on the pad.", "The {noun} {extreme} the {pad} belongs on it.",
      "Bring the {noun} {extreme} the {pad} to it.", "Find the {noun} {extreme} the {pad} and put it on the pad.",
-     "Of all {noun}s, put the one {extreme} the {pad} on it.", "Look for the {noun} {extreme} the {pad} and set it there."))
+     "Of all {noun}s, put the one {extreme} the {pad} on it.",
+     "Look for the {noun} {extreme} the {pad} and set it there."))
 
 # %% ../nbs/01b_tasks.ipynb #a92d72fe
 def _match(table):
-    bodies = table.lay(hues := table.hues(n := table.number(2, 4)), [hues[k := table.number(0, n - 1)]])
+    n = table.number(2, 4)
+    hues, k = table.hues(n), table.number(0, n - 1)
+    bodies = table.lay(hues, [hues[k]])
     return Ask(bodies, ((k, n),), dict(colour=hues[k]), pairs=tuple((k, i) for i in range(n) if i != k))
 
 TASKS["match"] = Task("put the block with the pad's colour on the pad", _match,
-    ("Put the {noun} with the pad's colour on the pad.", "Place the {noun} that has the colour of the pad onto it.", "Move the {noun} of the same colour as the pad to the pad.",
-     "Which {noun} has the pad's colour? Put it on the pad.", "The {noun} that matches the pad belongs on it.", "Match the pad: put the {noun} of its colour on it.",
-     "Find the {noun} coloured like the pad and set it there.", "Bring the matching {noun} to the pad.",
-     "Let the pad have the {noun} of its own colour.", "Take the {noun} that looks like the pad and put it on it."))
+    ("Put the {noun} with the pad's colour on the pad.", "Place the {noun} that has the colour of the pad onto it.",
+     "Move the {noun} of the same colour as the pad to the pad.",
+     "Which {noun} has the pad's colour? Put it on the pad.", "The {noun} that matches the pad belongs on it.",
+     "Match the pad: put the {noun} of its colour on it.", "Find the {noun} coloured like the pad and set it there.",
+     "Bring the matching {noun} to the pad.", "Let the pad have the {noun} of its own colour.",
+     "Take the {noun} that looks like the pad and put it on it."))
 
 # %% ../nbs/01b_tasks.ipynb #e182699a
 def _odd_one_out(table):
@@ -91,21 +107,24 @@ def _odd_one_out(table):
     return Ask(bodies, ((0, len(bodies) - 1),), dict(odd=odd, crowd=crowd), pairs=((0, 1),))
 
 TASKS["odd_one_out"] = Task("put the block whose colour no other block has on the pad", _odd_one_out,
-    ("Put the {noun} that differs from the others on the pad.", "Place the odd one out onto the pad.", "One {noun} has another colour: put it on the pad.",
-     "Move the {noun} of a different colour to the pad.", "Which {noun} is not like the others? Put it on the pad.", "The odd {noun} belongs on the pad.",
+    ("Put the {noun} that differs from the others on the pad.", "Place the odd one out onto the pad.",
+     "One {noun} has another colour: put it on the pad.", "Move the {noun} of a different colour to the pad.",
+     "Which {noun} is not like the others? Put it on the pad.", "The odd {noun} belongs on the pad.",
      "Find the {noun} whose colour is its own and set it on the pad.", "Take the odd one out and put it on the pad.",
      "All {noun}s but one are alike: put that one on the pad.", "Bring the {noun} that stands out to the pad."))
 
 # %% ../nbs/01b_tasks.ipynb #59982428
 def _sort(table):
-    hues, pads = table.hues(n := table.number(2, 4)), table.rng.permutation(n).tolist()
+    n = table.number(2, 4)
+    hues, pads = table.hues(n), table.rng.permutation(n).tolist()
     bodies = table.lay(hues, [hues[i] for i in pads])
     moves = tuple((i, n + pads.index(i)) for i in sorted(range(n), key=lambda i: bodies[i].rank))
     return Ask(bodies, moves, dict(number=str(n)), pairs=tuple((i, i + 1) for i in range(n - 1)))
 
 TASKS["sort"] = Task("put every block on the pad of its colour", _sort,
-    ("Put every {noun} on the pad of its colour.", "Sort the {noun}s: each on the pad of its colour.", "Place each {noun} onto the pad with the same colour.",
-     "Move all {noun}s to the pads of their colours.", "Each {noun} belongs on the pad of its own colour.", "Match every {noun} with its pad.",
+    ("Put every {noun} on the pad of its colour.", "Sort the {noun}s: each on the pad of its colour.",
+     "Place each {noun} onto the pad with the same colour.", "Move all {noun}s to the pads of their colours.",
+     "Each {noun} belongs on the pad of its own colour.", "Match every {noun} with its pad.",
      "Sort the {noun}s by colour onto the pads.", "Bring every {noun} to the pad that has its colour.",
      "Give every pad the {noun} of its colour.", "Clean up: every {noun} on its own pad."))
 
@@ -119,7 +138,9 @@ def _free_spot(bodies):
 def _swap(table):
     bodies = table.lay(table.hues(table.number(2, 4)))
     spot = _free_spot(bodies)
-    return spot and Ask(bodies, ((0, 1), (1, 0)), dict(block=bodies[0].name, goal=bodies[1].name), (tuple(np.round(spot, 4).tolist()),))
+    if spot is None: return None
+    words = dict(block=bodies[0].name, goal=bodies[1].name)
+    return Ask(bodies, ((0, 1), (1, 0)), words, (tuple(np.round(spot, 4).tolist()),))
 
 def _exchange(scene):
     (a, b), spot = (scene.bodies[i].place for i in scene.moves[0]), scene.places[0]
@@ -129,17 +150,23 @@ def _exchanged(scene, poses):
     return all(math.dist(poses[a], scene.start[b]) < NEAR for a, b in scene.moves)
 
 TASKS["swap"] = Task("let two named blocks exchange places", _swap,
-    ("Swap the {block} and the {goal}.", "Exchange the {block} and the {goal}.", "Let the {block} and the {goal} change places.", "The {block} and the {goal} should trade places.",
-     "Put the {block} where the {goal} is and the {goal} where the {block} is.", "Switch the places of the {block} and the {goal}.", "Please swap the {block} with the {goal}.",
-     "Trade the {block} for the {goal}: each goes where the other is.", "Make the {block} and the {goal} swap positions.", "Interchange the {block} and the {goal}."), _exchange, _exchanged)
+    ("Swap the {block} and the {goal}.", "Exchange the {block} and the {goal}.",
+     "Let the {block} and the {goal} change places.", "The {block} and the {goal} should trade places.",
+     "Put the {block} where the {goal} is and the {goal} where the {block} is.",
+     "Switch the places of the {block} and the {goal}.", "Please swap the {block} with the {goal}.",
+     "Trade the {block} for the {goal}: each goes where the other is.",
+     "Make the {block} and the {goal} swap positions.", "Interchange the {block} and the {goal}."), _exchange,
+    _exchanged)
 
 # %% ../nbs/01b_tasks.ipynb #ca6f21c3
 def _detour(table):
     wall = (.45, round(float(table.rng.uniform(-.04, .04)), 4))
     aside = lambda place: abs(place[1] - wall[1]) > .15
-    hues, (x, y) = table.hues(n := table.number(1, 3)), SIZES["wall"][:2]
+    n = table.number(1, 3)
+    hues, (x, y) = table.hues(n), SIZES["wall"][:2]
     places = table.free_places(n + 1, fits=aside)
-    bodies = [*(table.body(table.kind, c, p) for c, p in zip(hues, places)), table.body("pad", table.hues(1)[0], places[n]), Body("wall", "grey", *wall)]
+    movable = [table.body(table.kind, c, p) for c, p in zip(hues, places)]
+    bodies = [*movable, table.body("pad", table.hues(1)[0], places[n]), Body("wall", "grey", *wall)]
     (x0, y0), (x1, y1) = places[0], places[n]
     crossing = x0 + (x1 - x0) * (wall[1] - y0) / (y1 - y0) if (y0 - wall[1]) * (y1 - wall[1]) < 0 else 0
     if not wall[0] - x + .02 < crossing < wall[0] + x - .04: return None  # the straight way must run into the wall
@@ -155,10 +182,12 @@ def _undisturbed(scene, poses):
     return rests(scene, poses) and math.dist(poses[wall], scene.start[wall]) < .01
 
 TASKS["detour"] = Task("carry a named block around a wall to a pad", _detour,
-    ("Put the {block} on the {pad}, around the wall.", "Carry the {block} around the wall to the {pad}.", "Move the {block} to the {pad} without touching the wall.",
-     "Place the {block} onto the {pad} and mind the wall.", "Go around the wall and put the {block} on the {pad}.", "Take the {block} past the wall to the {pad}.",
+    ("Put the {block} on the {pad}, around the wall.", "Carry the {block} around the wall to the {pad}.",
+     "Move the {block} to the {pad} without touching the wall.", "Place the {block} onto the {pad} and mind the wall.",
+     "Go around the wall and put the {block} on the {pad}.", "Take the {block} past the wall to the {pad}.",
      "Bring the {block} to the {pad}, but do not hit the wall.", "Avoid the wall and set the {block} on the {pad}.",
-     "Get the {block} to the {pad} on the far side of the wall.", "Let the {block} reach the {pad} by a detour around the wall."), _around, _undisturbed)
+     "Get the {block} to the {pad} on the far side of the wall.",
+     "Let the {block} reach the {pad} by a detour around the wall."), _around, _undisturbed)
 
 # %% ../nbs/01b_tasks.ipynb #659e5e80
 def spread(

@@ -30,7 +30,7 @@ def swap_entities(
     think:str,
     scene:Scene
 ) -> str:
-    "The think with the block asked for and another block exchanged, names and places; unchanged where there is no other."
+    "The think with the block asked for and another one exchanged; unchanged where there is no other."
     target = scene.bodies[scene.moves[0][0]]
     other = next((b for b in scene.bodies if b.kind == target.kind and b.name != target.name), None)
     if not other: return think
@@ -51,13 +51,20 @@ def _random(thinks, scenes, i):
     words = sorted({w for t in thinks for w in t.split() if "<loc" not in w}) or ["block"]
     return " ".join(np.random.default_rng([scenes[i].seed, 3]).choice(words, len(thinks[i].split())))
 
+def _first(share):
+    "Only the first words of the think, this many per cent of them."
+    def cut(thinks, scenes, i):
+        words = thinks[i].split()
+        return " ".join(words[:len(words) * share // 100])
+    return cut
+
 THINKS = dict(  # kind: (all scenes' own thinks, scenes, which) -> the think that is put in
     own=lambda thinks, scenes, i: thinks[i],
     none=lambda thinks, scenes, i: "",
     random=_random,
     another=_another,
     swapped=lambda thinks, scenes, i: swap_entities(thinks[i], scenes[i]),
-    **{f"first {share} %": lambda thinks, scenes, i, share=share: " ".join((words := thinks[i].split())[:len(words) * share // 100]) for share in (25, 50, 75)},
+    **{f"first {share} %": _first(share) for share in (25, 50, 75)},
     oracle=lambda thinks, scenes, i: think_of(scenes[i]))
 
 # %% ../nbs/07b_think.ipynb #b7a18777
@@ -82,7 +89,8 @@ def intervene(
     "Put a think before the model's action and let it finish. Its own thinks come from `evaluate`."
     check_name("kind of think", kind, THINKS)
     thinks = _thinks(store, arm, scenes, pool, seed)
-    return _forced(store, arm, scenes, pool, [THINKS[kind](thinks, scenes, i) for i in range(len(scenes))], f"{arm.partition('=')[0]}:{kind}", seed)
+    forced = [THINKS[kind](thinks, scenes, i) for i in range(len(scenes))]
+    return _forced(store, arm, scenes, pool, forced, f"{arm.partition('=')[0]}:{kind}", seed)
 
 def transplant(
     store:Store,
@@ -93,7 +101,9 @@ def transplant(
     seed:int=0
 ) -> pd.DataFrame: # episodes of the arm "think_from>act_from", also kept in `eval/interventions.parquet`
     "One arm's thinks before another arm's actions."
-    return _forced(store, act_from, scenes, pool, _thinks(store, think_from, scenes, pool, seed), f"{think_from.partition('=')[0]}>{act_from.partition('=')[0]}", seed)
+    thinks = _thinks(store, think_from, scenes, pool, seed)
+    name = f"{think_from.partition('=')[0]}>{act_from.partition('=')[0]}"
+    return _forced(store, act_from, scenes, pool, thinks, name, seed)
 
 # %% ../nbs/07b_think.ipynb #a373bdf3
 def interaction(
@@ -108,8 +118,12 @@ def interaction(
         costs = [paired(table, f"{arm}:{kind}", f"{arm}:own").set_index(SCENE) for arm in (a, b)]
         x, y = (c.success_b.astype(float) - c.success_a for c in costs)
         more = (y - x).to_numpy()
-        p = permutation_test((y.loc[x.index].to_numpy(), x.to_numpy()), lambda u, v, axis: (u - v).mean(axis), permutation_type="samples", vectorized=True, rng=seed).pvalue
-        rows.append(dict(kind=kind, n=len(x), cost_a=x.mean(), cost_b=y.mean(), difference=more.mean()) | dict(zip(("low", "high"), mean_interval(more, seed))) | dict(p=float(p)))
+        gap = lambda u, v, axis: (u - v).mean(axis)
+        paired_up = y.loc[x.index].to_numpy(), x.to_numpy()
+        p = permutation_test(paired_up, gap, permutation_type="samples", vectorized=True, rng=seed).pvalue
+        low, high = mean_interval(more, seed)
+        rows.append(dict(kind=kind, n=len(x), cost_a=x.mean(), cost_b=y.mean(), difference=more.mean(), low=low,
+                         high=high, p=float(p)))
     if not rows: raise UserError(f"no interventions of both {a!r} and {b!r}: run `intervene` for each")
     return pd.DataFrame(rows).assign(p_holm=lambda t: multipletests(t.p, method="holm")[1])
 
@@ -122,25 +136,33 @@ def scene_of(
 
 def claim_table(
     table:pd.DataFrame # episodes
-) -> pd.DataFrame: # one row per kind of claim: n, share true with its 95 % Wilson interval, success of episodes where it was true and where it was false
+) -> pd.DataFrame: # one row per kind of claim: n, share true with its 95 % Wilson interval, success with and without
     "The claims of the thinks against the scenes."
-    said = [dict(kind=kind, true=true, success=row["success"]) for row in table.to_dict("records") for kind, _, true in claims(row["think"], scene_of(row))]
+    said = []
+    for row in table.to_dict("records"):
+        found = claims(row["think"], scene_of(row))
+        said += [dict(kind=kind, true=true, success=row["success"]) for kind, _, true in found]
     by = pd.DataFrame(said, columns=["kind", "true", "success"]).groupby("kind")
     out = by.true.agg(n="size", true="mean")
     out["low"], out["high"] = proportion_confint(out.n * out.true, out.n, method="wilson")
-    return out.assign(**{f"success_if_{str(t).lower()}": by.apply(lambda g, t=t: g.success[g.true == t].mean(), include_groups=False) for t in (True, False)}).reset_index()
+    for true in (True, False):
+        rate = lambda g: g.success[g.true == true].mean()
+        out[f"success_if_{str(true).lower()}"] = by.apply(rate, include_groups=False)
+    return out.reset_index()
 
 # %% ../nbs/07b_think.ipynb #a5760ed4
 def changed(
     table:pd.DataFrame, # episodes
     a:str,              # arms
     b:str
-) -> pd.DataFrame: # scene, instruction, and text, failure, claims and reward terms of both; "gained" or "lost" in `change`
+) -> pd.DataFrame: # scene, instruction, text and what came of it for both; "gained" or "lost" in `change`
     "The scenes that only one of two arms solved."
     both = paired(table, a, b)
     both = both[both.success_a != both.success_b].rename(columns=dict(instruction_a="instruction"))
-    columns = [f"{c}_{side}" for side in "ab" for c in ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", "r_success", "r_safety")]
-    return both.assign(change=np.where(both.success_b, "gained", "lost"))[["change", *SCENE, "instruction", *columns]].reset_index(drop=True)
+    shown = ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", "r_success", "r_safety")
+    columns = [f"{c}_{side}" for side in "ab" for c in shown]
+    both = both.assign(change=np.where(both.success_b, "gained", "lost"))
+    return both[["change", *SCENE, "instruction", *columns]].reset_index(drop=True)
 
 # %% ../nbs/07b_think.ipynb #24f112c2
 def think_change(
@@ -155,5 +177,7 @@ def think_change(
         pairs = both[[f"{column}_a", f"{column}_b"]].dropna().to_numpy(float) * scale
         if len(pairs) < 2: continue
         low, high = mean_interval(pairs[:, 1] - pairs[:, 0], seed)
-        said.append(f"{what} {pairs[:, 0].mean():.0f} {unit} with {a} and {pairs[:, 1].mean():.0f} {unit} with {b} (change {low:+.1f} to {high:+.1f})")
+        before, after = pairs[:, 0].mean(), pairs[:, 1].mean()
+        said.append(f"{what} {before:.0f} {unit} with {a} and {after:.0f} {unit} with {b} "
+                    f"(change {low:+.1f} to {high:+.1f})")
     return f"Thinks on {len(both)} shared scenes: " + ("; ".join(said) or "none makes a claim") + "."

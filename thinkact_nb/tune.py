@@ -13,7 +13,8 @@ import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from transformers import TrainerCallback
 from .env import SPLITS, Profile, UserError, check_name
-from .store import Store, seal, write_json
+from .files import seal, write_json
+from .store import Store
 from .tasks import spread
 from .pool import SimPool
 from .reward import RewardWeights
@@ -22,8 +23,10 @@ from .evaluate import act, compare, rates
 # %% ../nbs/08_tune.ipynb #2ee82f7d
 FACTORS = (1 / 50, 4)  # a learning rate may be this many times the profile's
 SPACES = dict(
-    sft=dict(sft_learning_rate="rate", lora_rank=(4, 8, 16, 32), sft_epochs=(1., 2., 3.), sft_batch=(8, 16, 32), demonstrations=(300, 900, 2700), seed=(0, 1, 2)),
-    ppo=dict(rl_learning_rate="rate", beta=(0., .02, .1), rl_epochs=(1, 2, 4), lam=(.8, .95, 1.), epsilon=(.1, .2, .4), safety=(0., .25, 1.), credit=(0., .5)))
+    sft=dict(sft_learning_rate="rate", lora_rank=(4, 8, 16, 32), sft_epochs=(1., 2., 3.), sft_batch=(8, 16, 32),
+             demonstrations=(300, 900, 2700), seed=(0, 1, 2)),
+    ppo=dict(rl_learning_rate="rate", beta=(0., .02, .1), rl_epochs=(1, 2, 4), lam=(.8, .95, 1.), epsilon=(.1, .2, .4),
+             safety=(0., .25, 1.), credit=(0., .5)))
 CONTROLS = ("demonstrations", "seed")  # what the sampler leaves as it stands
 
 def usual(
@@ -35,7 +38,8 @@ def usual(
     if stage == "ppo":
         from thinkact_nb.ppo import rl_config
         sources += [rl_config(profile, "."), RewardWeights()]
-    return {name: next(getattr(s, name) for s in sources if hasattr(s, name)) for name in SPACES[stage] if name != "seed"}
+    names = [name for name in SPACES[stage] if name != "seed"]
+    return {name: next(getattr(s, name) for s in sources if hasattr(s, name)) for name in names}
 
 def distributions(
     numbers:dict, # to begin from
@@ -43,17 +47,22 @@ def distributions(
 ) -> dict: # name: Optuna distribution
     "The space as Optuna wants it, the numbers to begin from included."
     from optuna.distributions import CategoricalDistribution, FloatDistribution
-    return {name: FloatDistribution(*(numbers[name] * f for f in FACTORS), log=True) if choices == "rate" else CategoricalDistribution(sorted({*choices, numbers[name]}))
-            for name, choices in SPACES[stage].items()}
+    def one(name, choices):
+        if choices != "rate": return CategoricalDistribution(sorted({*choices, numbers[name]}))
+        low, high = (numbers[name] * factor for factor in FACTORS)
+        return FloatDistribution(low, high, log=True)
+    return {name: one(name, choices) for name, choices in SPACES[stage].items()}
 
 # %% ../nbs/08_tune.ipynb #96c13ac6
 SAMPLED = "near the best so far there may be better (Optuna's sampler)"
 HYPOTHESES = dict(
     sft=[({}, "the profile's numbers, to measure the others against"),
          (dict(sft_learning_rate=1 / 50), "2e-4, as QLoRA has it, is right for a model of any size"),
-         (dict(sft_learning_rate=1 / 4), "the learning rate is near the edge of stability, so a quarter of it ends lower"),
+         (dict(sft_learning_rate=1 / 4),
+          "the learning rate is near the edge of stability, so a quarter of it ends lower"),
          (dict(sft_learning_rate=1 / 2), "half the learning rate is steadier and gets as far"),
-         (dict(sft_learning_rate=2.), "the loss still falls at the end, so twice the learning rate gets further in the same steps"),
+         (dict(sft_learning_rate=2.),
+          "the loss still falls at the end, so twice the learning rate gets further in the same steps"),
          (dict(sft_learning_rate=4.), "and four times further still"),
          (dict(lora_rank=4), "form is all SFT teaches, and rank 4 has room for form"),
          (dict(lora_rank=8), "half the rank is enough, and costs less"),
@@ -70,7 +79,8 @@ HYPOTHESES = dict(
          (dict(demonstrations=300), "a third of the demonstrations teaches the form as well"),
          (dict(demonstrations=2700), "more different scenes teach what no number of passes can")],
     ppo=[({}, "the profile's numbers, to measure the others against"),
-         (dict(rl_learning_rate=3.), "the policy moves little per update, so three times the learning rate learns faster and still holds"),
+         (dict(rl_learning_rate=3.),
+          "the policy moves little per update, so three times the learning rate learns faster and still holds"),
          (dict(rl_learning_rate=1 / 40), "1e-5, as usual for RL with LoRA, is enough here"),
          (dict(beta=0.), "the leash to SFT holds back what RL could gain"),
          (dict(beta=.1), "a tighter leash keeps the thinks true, and true thinks keep success up"),
@@ -82,12 +92,14 @@ HYPOTHESES = dict(
          (dict(safety=1.), "a hand that touches nothing else also succeeds more often"),
          (dict(credit=.5), "paying the think for what it contributes speeds up its learning")])
 
+# %% ../nbs/08_tune.ipynb #1529333b
 def change_text(
     before:dict,
     after:dict
 ) -> str:
     "What a trial changes, as text."
-    return ", ".join(f"{k} {before[k]:.4g} → {v:.4g}" for k, v in after.items() if not np.isclose(v, before[k])) or "nothing"
+    changed = {k: v for k, v in after.items() if not np.isclose(v, before[k])}
+    return ", ".join(f"{k} {before[k]:.4g} → {v:.4g}" for k, v in changed.items()) or "nothing"
 
 # %% ../nbs/08_tune.ipynb #68d31741
 def trial_store(
@@ -99,10 +111,12 @@ def trial_store(
     "A fresh run folder for a trial, with what its stage starts from. Raises `UserError` if the run has not got that."
     source, file = ("data", "train.parquet") if stage == "sft" else ("sft", "adapter_config.json")
     start = store.require(source, file)
-    shutil.rmtree(folder := store.path("tune") / name, ignore_errors=True)
+    folder = store.path("tune") / name
+    shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(start, folder / source, ignore=shutil.ignore_patterns("checkpoints"))
     if stage == "sft":
-        pq.write_table(pq.read_table(shown := folder / source / file).slice(0, numbers["demonstrations"]), shown)
+        shown = folder / source / file
+        pq.write_table(pq.read_table(shown).slice(0, numbers["demonstrations"]), shown)
         seal(folder / source)
     profile = replace(store.profile, **{k: v for k, v in numbers.items() if hasattr(store.profile, k)})
     return Store(folder, replace(profile, sft_micro_batch=min(profile.sft_micro_batch, profile.sft_batch)))
@@ -121,21 +135,27 @@ def train(
     from thinkact_nb.sft import train_sft
     settings = {k: v for k, v in numbers.items() if not hasattr(store.profile, k)}
     if stage == "sft": train_sft(store, steps=steps, callbacks=callbacks, **settings)
-    else: train_rl(store, pool, updates=updates, weights=RewardWeights(safety=settings.pop("safety")), callbacks=callbacks, **settings)
+    else:
+        weights = RewardWeights(safety=settings.pop("safety"))
+        train_rl(store, pool, updates=updates, weights=weights, callbacks=callbacks, **settings)
 
 # %% ../nbs/08_tune.ipynb #5af890ec
 LOOKS = dict(sft=("eval_loss", -1), ppo=("success", 1))  # what is watched, and whether more of it is better
 
 class Watch(TrainerCallback):
     "Reports a trial's progress to Optuna and stops it when it is lost."
-    def __init__(self, trial, stage): self.trial, (self.name, self.sign), self.quarter, self.values, self.lost = trial, LOOKS[stage], 0, [], ""
+    def __init__(self, trial, stage):
+        self.trial, self.quarter, self.values, self.lost = trial, 0, [], ""
+        self.name, self.sign = LOOKS[stage]
     def on_log(self, args, state, control, logs=None, **others):
         if self.name in (logs or {}): self.values.append(logs[self.name])
-        if not self.values or (quarter := 4 * state.global_step // state.max_steps) == self.quarter: return
+        quarter = 4 * state.global_step // state.max_steps
+        if not self.values or quarter == self.quarter: return
         self.quarter, value, self.values = quarter, np.mean(self.values), []
         self.trial.report(self.sign * value, quarter)
         if quarter < 4 and self.trial.should_prune():
-            control.should_training_stop, self.lost = True, f"stopped after {quarter} quarters of training: {self.name} {value:.3g}"
+            control.should_training_stop = True
+            self.lost = f"stopped after {quarter} quarters of training: {self.name} {value:.3g}"
 
 # %% ../nbs/08_tune.ipynb #a3424887
 def judge(
@@ -167,7 +187,8 @@ def check_database(
     "Raise a `UserError` if a study's database cannot be read."
     if not file.exists(): return
     try:
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database: said = database.execute("pragma quick_check").fetchone()[0]
+        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database:
+            said = database.execute("pragma quick_check").fetchone()[0]
     except sqlite3.Error as e: said = str(e)
     if said != "ok": raise UserError(f"cannot read {file} ({said.splitlines()[0]}): remove it to begin the study anew")
 
@@ -187,25 +208,40 @@ class Study:
         try: import optuna
         except ImportError: raise UserError("optuna is not installed: run `pip install 'thinkact_nb[tune]'`")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.store, self.stage, self.seed, self.steps, self.updates, self.states = store, stage, seed, steps, updates, optuna.trial.TrialState
-        self.start, self.folder = {k: v for k, v in (usual(store.profile, stage) | dict(seed=seed) | start).items() if k in SPACES[stage]}, store.begin("tune")
-        check_database(self.folder / "study.db")
-        self.study = optuna.create_study(study_name=stage, storage=f"sqlite:///{self.folder}/study.db", direction="maximize", load_if_exists=True,
-                                         pruner=optuna.pruners.PercentilePruner(75., n_startup_trials=5))
-        self.scenes, self.space = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"]), distributions(self.start, stage)
-        asked = self.start | dict(scenes=len(self.scenes), steps=steps, updates=updates)
-        if other := {k: v for k, v in self.study.user_attrs.get("begun", asked).items() if v != asked[k]}:
-            raise UserError(f"the study of {stage} in {store.run} began with {', '.join(f'{k} {v}' for k, v in other.items())}: give the same, or remove {self.folder}")
-        self.study.set_user_attr("begun", asked)
-        for cut in self.study.get_trials(states=[self.states.RUNNING]): self.study.tell(cut.number, state=self.states.FAIL)
+        self.store, self.stage, self.seed, self.steps, self.updates = store, stage, seed, steps, updates
+        self.states, self.folder = optuna.trial.TrialState, store.begin("tune")
+        numbers = usual(store.profile, stage) | dict(seed=seed) | start
+        self.start = {name: value for name, value in numbers.items() if name in SPACES[stage]}
+        self.scenes = spread(scenes or store.profile.eval_scenes, seed=SPLITS["validation"])
+        self.space = distributions(self.start, stage)
+        database = self.folder / "study.db"
+        check_database(database)
+        pruner = optuna.pruners.PercentilePruner(75., n_startup_trials=5)
+        self.study = optuna.create_study(study_name=stage, storage=f"sqlite:///{database}", direction="maximize",
+                                         load_if_exists=True, pruner=pruner)
+        self._go_on(self.start | dict(scenes=len(self.scenes), steps=steps, updates=updates))
 
-    def table(self) -> pd.DataFrame: # trial, name, stage, hypothesis, change, result, decision, numbers, minutes, rollouts
+    def table(self) -> pd.DataFrame: # trial, name, stage, hypothesis, change, result, decision, numbers, minutes …
         "All trials of this run, of both stages."
         return read_study(self.folder / "study.db")
 
     def episodes(self) -> pd.DataFrame: # one row per trial and validation scene; the arm is the trial
         "What every trial did."
-        return pd.concat([pd.read_parquet(f) for f in sorted(self.folder.glob("*/episodes.parquet"))], ignore_index=True)
+        files = sorted(self.folder.glob("*/episodes.parquet"))
+        return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+
+# %% ../nbs/08_tune.ipynb #6aa40715
+@patch
+def _go_on(self:Study, asked):
+    "Take up a study that was begun with the same; what was cut off has failed."
+    begun = self.study.user_attrs.get("begun", asked)
+    other = ", ".join(f"{name} {value}" for name, value in begun.items() if value != asked[name])
+    if other:
+        raise UserError(f"the study of {self.stage} in {self.store.run} began with {other}: "
+                        f"give the same, or remove {self.folder}")
+    self.study.set_user_attr("begun", asked)
+    for cut in self.study.get_trials(states=[self.states.RUNNING]):
+        self.study.tell(cut.number, state=self.states.FAIL)
 
 def read_study(
     file # an Optuna database
@@ -213,7 +249,9 @@ def read_study(
     "The log of a study."
     from optuna.study import get_all_study_names, load_study
     storage = f"sqlite:///{file}"
-    trials = [t.user_attrs for stage in sorted(get_all_study_names(storage), reverse=True) for t in load_study(study_name=stage, storage=storage).trials]
+    stages = sorted(get_all_study_names(storage), reverse=True)
+    studies = [load_study(study_name=stage, storage=storage) for stage in stages]
+    trials = [trial.user_attrs for study in studies for trial in study.trials]
     return pd.DataFrame([t for t in trials if "decision" in t])
 
 # %% ../nbs/08_tune.ipynb #24b00494
@@ -239,6 +277,7 @@ def run(self:Study,
     self.store.push("tune")
     return self.table()
 
+# %% ../nbs/08_tune.ipynb #5b84a437
 @patch
 def standing(self:Study
 ) -> tuple[str | None, dict]: # name of the trial, None before the first; its numbers
@@ -257,7 +296,9 @@ def propose(self:Study,
     done = {t.user_attrs.get("plan") for t in self.study.trials if "decision" in t.user_attrs}
     fixed = {k: v for k, v in stands.items() if k in CONTROLS}
     for plan, (change, why) in enumerate(HYPOTHESES[self.stage]):
-        numbers = fixed if change is None else stands | {k: v * self.start[k] if SPACES[self.stage][k] == "rate" else v for k, v in change.items()}
+        space = SPACES[self.stage]
+        scaled = {k: v * self.start[k] if space[k] == "rate" else v for k, v in (change or {}).items()}
+        numbers = fixed if change is None else stands | scaled
         if plan in done or plan and numbers == stands: continue
         self.study.enqueue_trial(numbers, user_attrs=dict(plan=plan))
         return self.study.ask(self.space), why
@@ -275,15 +316,23 @@ def _try(self:Study, pool):
     store = trial_store(self.store, name, self.stage, numbers)
     try: train(store, self.stage, dict(seed=self.seed) | numbers, pool, self.steps, self.updates, [watch])
     except (RuntimeError, ValueError, ArithmeticError) as e:
-        state, result, decision = self.states.FAIL, f"training broke: {str(e).splitlines()[0][:120]}", f"keep {stands or 'the profile'}: this does not train"
+        state, result = self.states.FAIL, f"training broke: {str(e).splitlines()[0][:120]}"
+        decision = f"keep {stands or 'the profile'}: this does not train"
     else:
-        if watch.lost: state, result, decision = self.states.PRUNED, watch.lost, f"keep {stands}: in the lowest quarter of the trials so far"
+        if watch.lost:
+            state, result = self.states.PRUNED, watch.lost
+            decision = f"keep {stands}: in the lowest quarter of the trials so far"
         else:
-            (rows := self.evidence(store, name, pool)).to_parquet(store.run / "episodes.parquet", index=False)
-            (result, decision), value = judge(self.episodes(), stands, name), float(rows.success.mean())
-    rollouts = sum(len(pd.read_parquet(f, columns=["seed"])) for f in store.run.glob("rl/*/rollouts.parquet"))
-    for k, v in dict(trial=trial.number, name=name, stage=self.stage, hypothesis=why, change=change_text(before, numbers), result=result, decision=decision, numbers=numbers,
-                     minutes=round((time.monotonic() - start) / 60, 2), rollouts=rollouts).items(): trial.set_user_attr(k, v)
+            rows = self.evidence(store, name, pool)
+            rows.to_parquet(store.run / "episodes.parquet", index=False)
+            result, decision = judge(self.episodes(), stands, name)
+            value = float(rows.success.mean())
+    files = store.run.glob("rl/*/rollouts.parquet")
+    rollouts = sum(len(pd.read_parquet(file, columns=["seed"])) for file in files)
+    minutes = round((time.monotonic() - start) / 60, 2)
+    about = dict(trial=trial.number, name=name, stage=self.stage, hypothesis=why, change=change_text(before, numbers),
+                 result=result, decision=decision, numbers=numbers, minutes=minutes, rollouts=rollouts)
+    for key, what in about.items(): trial.set_user_attr(key, what)
     self.study.tell(trial, value, state=state)
     write_json(self.folder / "trials.json", self.table().to_dict("records"))
 
@@ -296,7 +345,9 @@ def replay(
     "The decisions, made again from the episodes. Trials that were not evaluated are left out."
     rows, stands = [], None
     for t in table[(table.stage == stage) & table.name.isin(episodes.arm)].itertuples():
-        c, (result, decision) = compare(episodes, stands or t.name, t.name), judge(episodes, stands, t.name)
-        rows.append(dict(name=t.name, change=t.change, stands=stands, result=result, decision=decision, difference=c.difference, low=c.low, high=c.high))
+        c = compare(episodes, stands or t.name, t.name)
+        result, decision = judge(episodes, stands, t.name)
+        rows.append(dict(name=t.name, change=t.change, stands=stands, result=result, decision=decision,
+                         difference=c.difference, low=c.low, high=c.high))
         if decision.startswith("adopt"): stands = t.name
     return pd.DataFrame(rows)

@@ -49,7 +49,8 @@ def peer(episodes=6):
 
 
 def simulator():
-    from thinkact_nb.sim import World, make_scene, solve
+    from thinkact_nb.sim import make_scene, solve
+    from thinkact_nb.world import World
     from thinkact_nb.tasks import TASKS
     world = World()
     tell('image of 128 px', 1000*seconds(world.reset(make_scene('put_on', 'L0', 0)).render, 50), 'ms', 4.)
@@ -124,8 +125,10 @@ def training(steps=12):
     from transformers import EarlyStoppingCallback, TrainerCallback
     from thinkact_nb.data import make_dataset
     from thinkact_nb.env import get_profile
-    from thinkact_nb.store import Store, read_seal
-    from thinkact_nb.sft import Checkpoints, make_trainer
+    from thinkact_nb.files import read_seal
+    from thinkact_nb.store import Store
+    from thinkact_nb.train import Checkpoints
+    from thinkact_nb.sft import make_trainer
     from thinkact_nb.pool import SimPool
     class Clock(TrainerCallback):
         def __init__(self): self.times = []
@@ -243,10 +246,10 @@ def datasets(n=900):
 
 
 def command_line():
-    tell('import thinkact_nb.sim', 1000*seconds(run(sys.executable, '-c', 'import thinkact_nb.sim'), 5), 'ms', 700.)
+    tell('import thinkact_nb.world', 1000*seconds(run(sys.executable, '-c', 'import thinkact_nb.world'), 5), 'ms', 700.)
     tell('thinkact --help', 1000*seconds(run(sys.executable, '-c', 'from thinkact_nb.cli import main; import sys; sys.argv = ["thinkact", "--help"]; main()'), 5), 'ms', 600.)
 
 
 if __name__ == '__main__':
-    with silent(): import thinkact_nb.sim  # noqa: F401, PyBullet greets
+    with silent(): import thinkact_nb.world  # noqa: F401, PyBullet greets
     for part in (simulator, pools, datasets, training, reinforcement, evaluation, command_line): part()

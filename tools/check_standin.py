@@ -15,7 +15,8 @@ import tyro
 from transformers import AutoModelForImageTextToText
 from thinkact_nb.tasks import spread
 from thinkact_nb.env import SPLITS, get_profile
-from thinkact_nb.model import STANDIN, load_base, load_processor, write
+from thinkact_nb.words import STANDIN, load_processor
+from thinkact_nb.model import load_base, write
 from thinkact_nb.sim import COLOURS, SIZES, to_bins
 from thinkact_nb.pool import draw_scene
 

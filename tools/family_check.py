@@ -21,7 +21,7 @@ import tyro
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from thinkact_nb import model as m
+from thinkact_nb import model as m, words
 from thinkact_nb.check import agreement
 from thinkact_nb.data import expert
 from thinkact_nb.tasks import spread
@@ -47,8 +47,8 @@ def weights(folder):
 def words(folder):
     "The real tokenizer with the words of acting in its slots."
     stock = AutoTokenizer.from_pretrained(folder / "package/models")
-    tokenizer = m.claim_slots(copy.deepcopy(stock))
-    m.check_words(tokenizer, CONFIG)
+    tokenizer = words.claim_slots(copy.deepcopy(stock))
+    words.check_words(tokenizer, CONFIG)
     texts = [expert(s) for s in spread(45)]
     wrong = [t for t in texts if tokenizer.decode(tokenizer(t, add_special_tokens=False).input_ids) != t]
     lengths = [len(tokenizer(t, add_special_tokens=False).input_ids) for t in texts]

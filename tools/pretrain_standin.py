@@ -29,8 +29,10 @@ from check_standin import answers, summary, unseen_tables
 from standin_tables import LANGUAGE, Asker, repetition, table_of, words_scenes
 from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
-from thinkact_nb.model import SKIP, TURN_END
-from thinkact_nb.sim import BINS, COLOURS, World
+from thinkact_nb.words import TURN_END
+from thinkact_nb.model import SKIP
+from thinkact_nb.sim import BINS, COLOURS
+from thinkact_nb.world import World
 from thinkact_nb.tasks import TASKS
 
 VOCABULARY, SOFT_TOKENS, PIXELS, LAYERS, HEAD = 1152, 64, 128, 4, 32

@@ -15,7 +15,8 @@ import tyro
 from thinkact_nb.data import claims, make_dataset
 from thinkact_nb.env import PROFILES, SPLITS
 from thinkact_nb.store import Store
-from thinkact_nb.model import load_model, load_processor
+from thinkact_nb.words import load_processor
+from thinkact_nb.model import load_model
 from thinkact_nb.sft import Validation, train_sft
 from thinkact_nb.sim import parse_output
 from thinkact_nb.tasks import TASKS

@@ -8,7 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 import tyro
-from thinkact_nb.store import SHIPPED, read_seal, seal
+from thinkact_nb.files import read_seal, seal
+from thinkact_nb.store import SHIPPED
 
 FILES = dict(sft=("adapter_config.json", "adapter_model.safetensors", "log.json"),
              **{"rl/ppo": ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "log.json")})

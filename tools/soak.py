@@ -140,10 +140,10 @@ def small():
 
 def patient():
     "Workers and requests are tried as often as they are harmed here, and between two tries nobody waits for long."
-    from thinkact_nb import pool, ppo, store
+    from thinkact_nb import hub, pool, ppo
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
-    store.Hub.tries, store.Hub.longest, ppo.SAVE_EVERY, pool.STARTS = 40, .05, 1, 100
+    hub.Hub.tries, hub.Hub.longest, ppo.SAVE_EVERY, pool.STARTS = 40, .05, 1, 100
 
 
 def work(job, run, repo):
