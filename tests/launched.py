@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from thinkact_nb import ppo, sft
+from thinkact_nb import ledger, ppo, sft
 from thinkact_nb.env import Stopped, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.pool import SimPool
@@ -28,15 +28,15 @@ def train_sft(run, rows):
 
 def train_ppo(run, how):
     "Three updates. The adapter is untrained and no text is right, so a text's reward is its length, modulo 7."
-    store, ppo.SAVE_EVERY, judge = Store(run, PROFILE), 1, ppo.judge
-    ppo.judge = lambda *args: [replace(e, reward=len(e.output) % 7 / 7) for e in judge(*args)]
+    store, ppo.SAVE_EVERY, judge = Store(run, PROFILE), 1, ledger.judge
+    ledger.judge = lambda *args: [replace(e, reward=len(e.output) % 7 / 7) for e in judge(*args)]
     if how == 'kill' and os.environ['RANK'] == '1':
-        world, calls = ppo.Ledger.__call__, []
+        world, calls = ledger.Ledger.__call__, []
         def die(self, *args, **kwargs):
             calls.append(1)
             if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)
             return world(self, *args, **kwargs)
-        ppo.Ledger.__call__ = die
+        ledger.Ledger.__call__ = die
     with SimPool(0) as pool:
         try: ppo.train_rl(store, pool, updates=3, resume=how == 'resume')
         except Stopped as stopped: print('stopped:', stopped)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import cli
+from thinkact_nb import cli, options
 from thinkact_nb.env import PROFILES
 from thinkact_nb.store import Store
 
@@ -221,14 +221,14 @@ def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(cap
     from dataclasses import fields
     from thinkact_nb.ppo import PPOConfig
     from trl import SFTConfig
-    assert set(cli.RL_NUMBERS) <= {f.name for f in fields(PPOConfig)} and set(cli.SFT_NUMBERS) <= {f.name for f in fields(SFTConfig)}
-    for command, known in (('ppo', cli.PROFILE_NUMBERS | cli.RL_NUMBERS), ('sft', cli.PROFILE_NUMBERS | cli.SFT_NUMBERS)):
+    assert set(options.RL_NUMBERS) <= {f.name for f in fields(PPOConfig)} and set(options.SFT_NUMBERS) <= {f.name for f in fields(SFTConfig)}
+    for command, known in (('ppo', options.PROFILE_NUMBERS | options.RL_NUMBERS), ('sft', options.PROFILE_NUMBERS | options.SFT_NUMBERS)):
         with pytest.raises(SystemExit): cli.main([command, '--help'])
         said = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
         assert all(name in said for name in known)
     with pytest.raises(SystemExit): cli.main(['eval', '--help'])
     said = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
-    assert all(name in said for name in (*cli.TASK_NAMES, *cli.POLICY_NAMES))
+    assert all(name in said for name in (*options.TASK_NAMES, *options.POLICY_NAMES))
 
 
 def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):

@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from thinkact_nb import critic, ppo, sim
+from thinkact_nb import critic, ledger, ppo, sim
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
@@ -289,7 +289,7 @@ def episodes(**rates):
 
 def test_a_curriculum_asks_for_what_sometimes_succeeds():
     "Guard: half evenly, half by p(1 − p): a task that always succeeds has as little to teach as one that never does."
-    found = ppo.shares(episodes(never=[0]*4, half=[5]*4, always=[10]*4), 5, ['never', 'half', 'always'])
+    found = ledger.shares(episodes(never=[0]*4, half=[5]*4, always=[10]*4), 5, ['never', 'half', 'always'])
     p = np.array([1, 21, 41])/42  # one success and one failure are added
     assert np.allclose(found, .5/3 + .5*p*(1 - p)/(p*(1 - p)).sum()) and found[0] == pytest.approx(found[2]) and found[1] > 2*found[0]
 
@@ -298,7 +298,7 @@ def test_a_curriculum_looks_at_the_last_four_rollouts():
     "Guard: the four before the one to come, and no older, no later one."
     changed = episodes(a=[0, 5, 5, 5, 5, 0], b=[0, 0, 0, 0, 0, 0])
     recent = episodes(a=[5]*4, b=[0]*4)
-    assert np.allclose(ppo.shares(changed, 6, ['a', 'b']), ppo.shares(recent, 5, ['a', 'b']))
+    assert np.allclose(ledger.shares(changed, 6, ['a', 'b']), ledger.shares(recent, 5, ['a', 'b']))
 
 
 def test_rl_trains_on_scenes_of_its_own_split(tmp_path, monkeypatch):

@@ -22,7 +22,8 @@ from .store import CONFIG, SHIPPED, Store, kept
 # %% ../nbs/09_report.ipynb #e72a31c1
 LOG = [{str: (*NUMBER, type(None))}]
 COSTS = {str: {"minutes": NUMBER, "done": str, "set?": [str]}}  # of a stage; `set`: numbers that were not the profile's
-TRIAL = dict(trial=NUMBER, stage=str, name=str, hypothesis=str, change=str, result=str, decision=str, numbers=dict, minutes=NUMBER, rollouts=NUMBER) | {"plan?": (*NUMBER, type(None))}
+TRIAL = dict(trial=NUMBER, stage=str, name=str, hypothesis=str, change=str, result=str, decision=str, numbers=dict,
+             minutes=NUMBER, rollouts=NUMBER) | {"plan?": (*NUMBER, type(None))}
 
 def read_log(
     store:Store,
@@ -55,7 +56,8 @@ def headline(
     "The first sentence: SFT against RL if both are there, on the first level, else what is there."
     main = [c for c in comparisons if c["a"] == "sft" and c["b"].split()[0] in RL]
     if main: return main[0]["sentence"]
-    return "No RL policy was evaluated with SFT on the same scenes yet. " + "; ".join(f"{a['arm']}: {a['successes']} of {a['n']}" for a in arms) + "."
+    solved = "; ".join(f"{a['arm']}: {a['successes']} of {a['n']}" for a in arms)
+    return f"No RL policy was evaluated with SFT on the same scenes yet. {solved}."
 
 def costs(
     store:Store
@@ -63,8 +65,12 @@ def costs(
     "What each stage took, as the command line measured it; else what the logs of RL add up to."
     file = store.run / "costs.json"
     if file.exists(): return [dict(stage=k, **v) for k, v in read_json(file, COSTS).items()]
-    seconds = {a: sum(v for e in log for k, v in e.items() if k.startswith("seconds_") and v) for a in RL if (log := read_log(store, f"rl/{a}"))}
-    return [dict(stage=f"rl/{a}", minutes=round(s / 60, 1), done=f"{len(read_log(store, f'rl/{a}'))} updates") for a, s in seconds.items()]
+    rows = []
+    for arm in RL:
+        log = read_log(store, f"rl/{arm}")
+        spent = sum(v for entry in log for k, v in entry.items() if k.startswith("seconds_") and v)
+        if log: rows.append(dict(stage=f"rl/{arm}", minutes=round(spent / 60, 1), done=f"{len(log)} updates"))
+    return rows
 
 # %% ../nbs/09_report.ipynb #b9756641
 MEASURED = ["reward", "r_success", "r_efficiency", "r_safety", "think_tokens", "action_tokens", "grounding", "contact_force", "dropped"]
@@ -162,11 +168,13 @@ def png(
 ) -> bytes:
     "An image as a PNG file."
     from PIL import Image
-    Image.fromarray(image).save(out := io.BytesIO(), "png", optimize=True)
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "png", optimize=True)
     return out.getvalue()
 
 COLOURS = ["#2f81f7", "#d9730d", "#2e9e5b", "#a05ad6", "#d64f7f", "#8c6d31", "#1f9ea8", "#7f7f7f"]
-THEMES = b"<style>.thinkact-chart{color:#4c555e}@media(prefers-color-scheme:dark){.thinkact-chart{color:#aab2bb}}</style>"
+THEMES = (b"<style>.thinkact-chart{color:#4c555e}"
+          b"@media(prefers-color-scheme:dark){.thinkact-chart{color:#aab2bb}}</style>")
 
 def chart(
     draw,            # called with the axes
@@ -176,13 +184,16 @@ def chart(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     grey = "#7d8590"  # stands for the colour of the text until the end
-    style = {f"{part}color": grey for part in ("axes.edge", "axes.label", "axes.title", "text.", "xtick.", "ytick.")}
-    style |= {"font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "svg.hashsalt": "thinkact", "legend.frameon": False}
-    style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": f"cycler('color', {COLOURS})"}
+    parts = ("axes.edge", "axes.label", "axes.title", "text.", "xtick.", "ytick.")
+    style = {f"{part}color": grey for part in parts}
+    style |= {"font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "svg.hashsalt": "thinkact",
+              "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+              "axes.prop_cycle": f"cycler('color', {COLOURS})"}
     with rc_context(style):
         figure = Figure(size, layout="constrained")
         draw(figure.subplots())
-        figure.savefig(out := io.BytesIO(), format="svg", transparent=True, metadata=dict(Date=None))
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", transparent=True, metadata=dict(Date=None))
     drawn = out.getvalue().replace(grey.encode(), b"currentColor")
     return drawn.replace(b"<defs>", THEMES + b"<defs>", 1).replace(b"<svg ", b'<svg class="thinkact-chart" ', 1)
 
@@ -244,7 +255,8 @@ def ringed(
     for _, said, true in sorted(claims(think, world.scene), key=lambda claim: -claim[2]):  # false ones on top
         for bins in re.findall(r"<loc(\d\d)><loc(\d\d)>", said):
             x, y = world.pixel(to_metres(*map(int, bins)), len(picture), z=.02)
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=TRUE if true else FALSE, width=max(2, len(picture) // 120))
+            around = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(around, outline=TRUE if true else FALSE, width=max(2, len(picture) // 120))
     return np.asarray(sheet)
 
 def film(
@@ -265,6 +277,7 @@ def film(
     if outcome and outcome.success: return frames, "success"
     return frames, f"failure: {outcome.failure if outcome else 'no valid program'}"
 
+# %% ../nbs/09_report.ipynb #54800c47
 def cases(
     table,     # episodes, a DataFrame
     a:str,     # arms
@@ -300,7 +313,8 @@ def told(
     truth = [None] * len(think)
     for _, said, true in claims(think, scene):
         for found in re.finditer(re.escape(said), think):
-            for i in range(*found.span()): truth[i] = true and truth[i] is not False  # of two claims in one place the false one shows
+            # of two claims in one place the false one shows
+            for i in range(*found.span()): truth[i] = true and truth[i] is not False
     spans = groupby(range(len(think)), key=truth.__getitem__)
     return [("".join(think[i] for i in part), true) for true, part in spans]
 
@@ -317,9 +331,11 @@ def _sheet(left, right, texts, title):
     pen = ImageDraw.Draw(sheet)
     pen.multiline_text((10, 6), textwrap.fill(title, 84), fill="#ffffff", font=font(13))
     for side, (picture, (name, text)) in enumerate(zip((left, right), texts)):
-        sheet.paste(Image.fromarray(picture).resize((PANEL, PANEL)), (side * PANEL, TITLE))
-        pen.text((side * PANEL + 10, TITLE + PANEL + 8), name, fill="#7cc0ff", font=font(13))
-        pen.multiline_text((side * PANEL + 10, TITLE + PANEL + 28), "\n".join(textwrap.wrap(text, 43)[:9]), fill="#e6e6e6", font=font(12), spacing=3)
+        left_edge = side * PANEL
+        sheet.paste(Image.fromarray(picture).resize((PANEL, PANEL)), (left_edge, TITLE))
+        pen.text((left_edge + 10, TITLE + PANEL + 8), name, fill="#7cc0ff", font=font(13))
+        wrapped = "\n".join(textwrap.wrap(text, 43)[:9])
+        pen.multiline_text((left_edge + 10, TITLE + PANEL + 28), wrapped, fill="#e6e6e6", font=font(12), spacing=3)
     return np.asarray(sheet)
 
 # %% ../nbs/09_report.ipynb #9782da38
@@ -341,8 +357,10 @@ def happened(
 ) -> str:
     "Who solved the scene."
     solved = [arm for arm, side in ((a, "a"), (b, "b")) if row[f"success_{side}"]]
-    return f"({solved[0]} alone solves it)" if len(solved) == 1 else "(both solve it)" if solved else "(neither solves it)"
+    if len(solved) == 1: return f"({solved[0]} alone solves it)"
+    return "(both solve it)" if solved else "(neither solves it)"
 
+# %% ../nbs/09_report.ipynb #62532109
 def demo_video(
     store:Store,
     arms:tuple[str, str]=("sft", "ppo"), # left and right
@@ -365,7 +383,8 @@ def demo_video(
         still = _sheet(left[0], right[0], thinks, title)
         length = max(len(left), len(right))
         if len(film_roll) + length + 4 * FPS > seconds * FPS: break
-        moving = [_sheet(left[min(i, len(left) - 1)], right[min(i, len(right) - 1)], thinks, title) for i in range(length)]
+        at = lambda frames, i: frames[min(i, len(frames) - 1)]  # who is done waits
+        moving = [_sheet(at(left, i), at(right, i), thinks, title) for i in range(length)]
         end = _sheet(left[-1], right[-1], results, title)
         film_roll += [still] * (5 * FPS // 2) + moving + [end] * (3 * FPS // 2)
         acting = [frames[len(frames) * 2 // 5] for frames in (left, right)]  # the arm is in the picture
@@ -430,7 +449,8 @@ def model_card(
 def _templates():
     "The templates of the package."
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    return Environment(loader=PackageLoader("thinkact_nb"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(loader=PackageLoader("thinkact_nb"), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True)
 
 def render(
     template:str, # a file in `templates/`
@@ -454,7 +474,8 @@ def as_table(
     number = lambda x: x is None or isinstance(x, (int, float)) and not isinstance(x, bool)
     side = {key: all(number(r.get(key)) for r in rows) for key in spec}
     heads = [(name, side[key]) for key, (name, _) in spec.items()]
-    return render("table.html", heads=heads, rows=[[(show(r.get(key)), side[key]) for key, (_, show) in spec.items()] for r in rows])
+    cells = [[(show(r.get(key)), side[key]) for key, (_, show) in spec.items()] for r in rows]
+    return render("table.html", heads=heads, rows=cells)
 
 # %% ../nbs/09_report.ipynb #c0a7e506
 def by_task(
@@ -465,9 +486,12 @@ def by_task(
     for level in dict.fromkeys(r["level"] for r in rows):
         here = [r for r in rows if r["level"] == level]
         arms, tasks = (list(dict.fromkeys(r[key] for r in here)) for key in ("arm", "task"))
-        cell = {(r["task"], r["arm"]): f"{r['rate'] * 100:.0f} % ({r['low'] * 100:.0f} to {r['high'] * 100:.0f})" for r in here}
-        scenes = {task: " or ".join(map(str, sorted({r["n"] for r in here if r["task"] == task}))) for task in tasks}
-        lines = [dict(task=task, scenes=scenes[task]) | {f"arm {a}": cell.get((task, a), "") for a in arms} for task in tasks]
+        per_cent = lambda r: f"{r['rate'] * 100:.0f} % ({r['low'] * 100:.0f} to {r['high'] * 100:.0f})"
+        cell = {(r["task"], r["arm"]): per_cent(r) for r in here}
+        lines = []
+        for task in tasks:
+            scenes = " or ".join(map(str, sorted({r["n"] for r in here if r["task"] == task})))
+            lines.append(dict(task=task, scenes=scenes) | {f"arm {a}": cell.get((task, a), "") for a in arms})
         out.append((level, lines, dict(task="task", scenes="scenes") | {f"arm {a}": a for a in arms}))
     return out
 
@@ -560,11 +584,13 @@ def gallery(
     examples, every = cases(table, a, b, most), changed(table, a, b).change.tolist()
     shown = lambda change: f"{min(most, every.count(change))} of the {every.count(change)} scenes that"
     counts = f"{shown('gained')} {b} solved and {a} did not, and {shown('lost')} {a} solved and {b} did not"
-    return render("gallery.html", a=a, b=b, counts=counts, home=home, cases=[case_html(c, a, b, f"thinkact act --table {file}") for c in examples])
+    shown_cases = [case_html(case, a, b, f"thinkact act --table {file}") for case in examples]
+    return render("gallery.html", a=a, b=b, counts=counts, home=home, cases=shown_cases)
 
 # %% ../nbs/09_report.ipynb #4b462157
-FORMER = ("These results are of a former stand-in: 160 wide, so that its four bits were misread on CPUs with AVX-512, and with sentences that named a place before "
-          "the thing that is there. They have not been repeated yet with the stand-in that comes with the package now; policies that are compared had the same handicap.")
+FORMER = ("These results are of a former stand-in: 160 wide, so that its four bits were misread on CPUs with AVX-512, "
+          "and with sentences that named a place before the thing that is there. They have not been repeated yet with "
+          "the stand-in that comes with the package now; policies that are compared had the same handicap.")
 
 def long_run(
     folder # must not be there yet
@@ -585,7 +611,8 @@ def leaf(
 ): # an ipywidgets box
     "A widget that shows one case at a time."
     import ipywidgets as widgets
-    pick = widgets.Dropdown(options=[(f"{c['change']}: {c['instruction'][:70]}", i) for i, c in enumerate(examples)], description="case", layout=dict(width="40em"))
+    names = [(f"{c['change']}: {c['instruction'][:70]}", i) for i, c in enumerate(examples)]
+    pick = widgets.Dropdown(options=names, description="case", layout=dict(width="40em"))
     shown = widgets.HTML()
     def show(_=None): shown.value = render("widget.html", body=case_html(examples[pick.value], a, b, "thinkact act"))
     pick.observe(show, "value"), show()

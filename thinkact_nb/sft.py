@@ -121,9 +121,9 @@ class ValidatedSFT(SFTTrainer):
         self.model.eval()
         action_id = self.processing_class.tokenizer.convert_tokens_to_ids("<action>")
         batches = DataLoader(self.eval_dataset, self.args.eval_batch_size, collate_fn=self.data_collator)
-        device, losses = self.model.device, []
+        losses = []
         for batch in batches:  # all of them in every process
-            here = {name: value.to(device) for name, value in batch.items()}
+            here = {name: value.to(self.model.device) for name, value in batch.items()}
             losses.append(token_losses(self.model, here, action_id))
         parts = {part: np.sum([loss[part] for loss in losses], axis=0) for part in ("think", "action")}
         total, tokens = sum(parts.values())
