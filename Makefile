@@ -44,7 +44,8 @@ export: $(READY) ## after a change to a notebook: clean, export to thinkact_nb/,
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py
 
-test: $(READY) ## notebooks and package in step, README, site and its links, notebooks run, pytest
+test: $(READY) ## linter, notebooks and package in step, README, site and its links, notebooks run, pytest
+	$(BIN)/ruff check
 	$(BIN)/python tools/check_sync.py
 	$(BIN)/python tools/links.py --check
 	$(BIN)/python tools/readme.py --check

@@ -1,6 +1,5 @@
 "The wheel that is built once, what a machine must have, and the shared cells of the notebooks. The whole of it is `make test-colab`."
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from thinkact_nb import colab, evaluate, model, sim
-from thinkact_nb.env import PROFILES, UserError, get_profile
+from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.pool import SimPool
 from thinkact_nb.files import damage
 from thinkact_nb.store import SHIPPED, Store

@@ -34,7 +34,7 @@ def table(**arms):
 def completed(rows):
     "Rows with all the columns that a table on disk has, each of its kind."
     every = rows.assign(**{column: kind() for column, kind in EPISODE.items() if column not in rows})
-    return every.astype({column: kind for column, kind in EPISODE.items()})
+    return every.astype(dict(EPISODE))
 
 
 @pytest.mark.parametrize('change, said', [

@@ -5,7 +5,6 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import bitsandbytes
 import httpx
@@ -14,7 +13,6 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-from peft import get_peft_model
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +26,7 @@ from thinkact_nb import memory, model as m, words
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.files import seal
 from thinkact_nb.store import Store
-from thinkact_nb.ppo import PPOTrainer, rl_config, rl_trainer
+from thinkact_nb.ppo import rl_config, rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 
 EYES = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8) for i in range(2)]

@@ -166,7 +166,7 @@ def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatc
 def test_a_think_ends_with_its_closing_tag(trainer):
     "Guard: credit falls on the think and its closing tag, and on nothing after it."
     made = trainer()
-    tokenizer = SimpleNamespace(convert_tokens_to_ids=dict([('</think>', 7)]).get)
+    tokenizer = SimpleNamespace(convert_tokens_to_ids={'</think>': 7}.get)
     made.processing_class = SimpleNamespace(tokenizer=tokenizer)
     ids = torch.tensor([[3, 3, 7, 4, 7], [7, 3, 3, 3, 3], [3, 3, 3, 3, 3]])
     assert made._thinking(ids).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 import hub as loopback
-from test_hub import BEGIN, good, hub, python
+from test_hub import good, hub, python  # noqa: F401, a fixture
 from thinkact_nb.env import PROFILES, UserError, get_profile
 from thinkact_nb.files import damage, disk_fault, read_seal, write_json
 from thinkact_nb.store import SHIPPED, Store, foreign
@@ -95,7 +94,7 @@ def test_a_file_name_in_a_manifest_is_a_name(hub, tmp_path):
     for name, (out, err) in zip(NAMES, said):
         assert out == 'checkpoint-1' and 'checkpoint-9 has a manifest.json that is not believed' in err, (name, out, err)
         assert err.count('\n') == 1 and '\x1b' not in err, (name, err)
-    assert not [f for f in tmp_path.rglob('*escaped*')]
+    assert not list(tmp_path.rglob('*escaped*'))
 
 
 @pytest.mark.parametrize('manifest', [b'', b'[', b'[]', b'5', b'null', b'{}', b'{"files": []}', b'{"files": {"a.json": 5}}', b'{"files": {"a.json": {"size": "1", "sha256": ""}}}',

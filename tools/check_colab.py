@@ -21,7 +21,6 @@ from nbdev.config import get_config
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests'), str(ROOT/'tools')]
 import hub as loopback
-import links
 from thinkact_nb.colab import MAY_CHANGE
 
 HERE, REPOSITORY = ROOT/'.colab', 'tester/robot'

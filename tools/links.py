@@ -20,7 +20,7 @@ store = Store(RUN, PROFILE, HUB, shipped=True)'''
 SHARED = {'%pip install': INSTALL, 'RUN, HUB, RETRAIN =': RUN}  # what marks a cell, what it should be
 
 
-def places(cfg): return [*sorted(cfg.nbs_path.glob('*.ipynb')), *(f for f in (cfg.config_path/'CONTRIBUTING.md', cfg.config_path/'SECURITY.md') if f.exists())]
+def places(cfg): return [*sorted(cfg.nbs_path.glob('*.ipynb')), *(f for f in (cfg.config_path/name for name in ('CONTRIBUTING.md', 'SECURITY.md', 'CITATION.cff')) if f.exists())]
 
 
 def rewritten(text, old, new):

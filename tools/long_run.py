@@ -17,7 +17,6 @@ from thinkact_nb.evaluate import evaluate
 from thinkact_nb.think import THINKS, intervene, transplant
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.sft import train_sft
-from thinkact_nb.tasks import TASKS
 from thinkact_nb.pool import SimPool
 
 SEEDS, LEVELS, SCENES, ENDS = (0, 1, 2), ("L0", "L1", "L2", "L3"), 306, 8  # ENDS: updates at either end of which the swaps are kept
@@ -72,7 +71,7 @@ def measure(settings):
 
 def there(store, arm, level):
     file = store.run / "eval" / "interventions.parquet"
-    return file.exists() and ((t := pd.read_parquet(file, columns=["arm", "level"])).eq([arm, level]).all(axis=1)).sum() == SCENES
+    return file.exists() and pd.read_parquet(file, columns=["arm", "level"]).eq([arm, level]).all(axis=1).sum() == SCENES
 
 
 def swaps(settings):

@@ -1,0 +1,62 @@
+"What pages say first, and what stands beside the notebooks, against tables and settings."
+import ast
+import json
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+RESULTS = [path for path in sorted((ROOT/'nbs').glob('0[3-9]*.ipynb')) if '**Result.**' in path.read_text(encoding='utf-8')]
+
+
+def code_until_result(path):
+    "The code that runs before a page's result, and the cell of the result with its place."
+    begun = []
+    for place, cell in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
+        source = ''.join(cell['source'])
+        if cell['cell_type'] != 'code' or '#| eval: false' in source or '#| default_exp' in source: continue
+        if '**Result.**' in source: return begun, cell, place
+        begun.append(source)
+
+
+def test_the_numbered_pages_from_03_to_09_open_with_a_result():
+    "Guard: results first; what comes later is how."
+    spine = {path.stem[:2] for path in RESULTS if path.stem[2] == '_'}
+    assert spine == {f'0{n}' for n in range(3, 10)}
+    assert all(code_until_result(path)[2] <= 9 for path in RESULTS)
+
+
+@pytest.mark.parametrize('path', RESULTS, ids=lambda path: path.stem)
+def test_a_result_is_what_the_tables_give(path):
+    "Guard: a table was made again and the page's first sentence was not."
+    begun, cell, _ = code_until_result(path)
+    names = {}
+    for source in begun: exec(source, names)
+    *steps, last = ast.parse(''.join(cell['source'])).body
+    exec(compile(ast.Module(steps, []), path.stem, 'exec'), names)
+    said = eval(compile(ast.Expression(last.value), path.stem, 'eval'), names).data
+    [kept] = cell['outputs']
+    assert said == ''.join(kept['data']['text/markdown']) and re.search(r'\d', said)
+
+
+def test_the_citation_says_what_settings_ini_says():
+    "Guard: the version is raised in one place and cited from another."
+    settings = ConfigParser()
+    settings.read(ROOT/'settings.ini', encoding='utf-8')
+    settings, cited = settings['DEFAULT'], yaml.safe_load((ROOT/'CITATION.cff').read_text(encoding='utf-8'))
+    assert (cited['title'], str(cited['version'])) == (settings['title'], settings['version'])
+    assert [author['name'] for author in cited['authors']] == [settings['author']] and cited['keywords'] == settings['keywords'].split()
+    assert (cited['repository-code'], cited['url']) == (settings['git_url'], settings['doc_host'] + settings['doc_baseurl'])
+    assert re.search(rf'(?m)^## {re.escape(settings["version"])}\b', (ROOT/'CHANGELOG.md').read_text(encoding='utf-8'))
+
+
+def test_a_report_of_a_t4_has_what_is_needed_to_use_it():
+    "Guard: a form that GitHub cannot read is not shown, and it says so to nobody."
+    form = yaml.safe_load((ROOT/'.github/ISSUE_TEMPLATE/t4.yml').read_text(encoding='utf-8'))
+    fields = {part['id']: part for part in form['body'] if part['type'] != 'markdown'}
+    assert form['name'] and form['description'] and list(fields) == ['notebook', 'runtime', 'gpu', 'receipt', 'stopped', 'minutes']
+    assert all(part['type'] in ('input', 'textarea') and part['attributes']['label'] for part in fields.values())
+    assert not any(fields[name].get('validations', {}).get('required') for name in ('receipt', 'stopped')), 'a run may end before either'
