@@ -263,9 +263,9 @@ def test_a_repository_that_becomes_public_gets_no_more(hub, tmp_path):
 
 def test_the_command_line_says_public(monkeypatch, tmp_path):
     "Guard: `--public` reaches the store."
-    from thinkact_nb import cli
+    from thinkact_nb import cli, options
     asked = []
-    monkeypatch.setattr(cli, 'Store', lambda *words, **named: asked.append(named))
+    monkeypatch.setattr(options, 'Store', lambda *words, **named: asked.append(named))
     for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--public']): cli.parse(words).store()
     assert [named['public'] for named in asked] == [False, True]
 
