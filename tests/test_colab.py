@@ -14,7 +14,6 @@ from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.pool import SimPool
 from thinkact_nb.files import damage
 from thinkact_nb.store import SHIPPED, Store
-from thinkact_nb.pool import SimPool
 
 ROOT = Path(__file__).parent.parent
 KEPT = '''

@@ -30,8 +30,6 @@ def summary(
     means = table[["success", "parsed", "r_safety", "r_efficiency", "think_tokens", "grounding"]].astype(float).mean()
     return means.to_dict() | dict(distinct_thinks=blank.nunique() / len(table))
 
-_AS_NAMED = ("reward", "success", "r_safety", "r_efficiency", "parsed", "step_kl", "entropy", "explained_variance",
-             "value_loss", "think_tokens", "distinct_thinks", "grounding", "contribution")
 _TRLS = dict(truncated="completions/clipped_ratio", kl="ref_kl", clip_fraction="clip_ratio/region_mean",
              no_contrast="frac_reward_zero_std", gradient_norm="grad_norm")
 _ORDER = ("reward", "success", "r_safety", "r_efficiency", "parsed", "truncated", "kl", "step_kl", "clip_fraction",

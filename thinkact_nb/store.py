@@ -390,7 +390,8 @@ def _fault(self:Store, stage, name, commit, remote, check):
 @patch
 def _odd(self:Store, folder):
     "What no training of this project writes: in a whole checkpoint that came from elsewhere."
-    if (folder / ADAPTER).exists() and foreign(folder, self.profile): return foreign(folder, self.profile)
+    wrong = foreign(folder, self.profile) if (folder / ADAPTER).exists() else None
+    if wrong: return wrong
     if not (folder / "trainer_state.json").exists(): return None
     try: state = read_json(folder / "trainer_state.json", {str: object})
     except UserError as e: return f"has no trainer_state.json that can be used ({e})"

@@ -163,7 +163,7 @@ def _detour(table):
     wall = (.45, round(float(table.rng.uniform(-.04, .04)), 4))
     aside = lambda place: abs(place[1] - wall[1]) > .15
     n = table.number(1, 3)
-    hues, (x, y) = table.hues(n), SIZES["wall"][:2]
+    hues, x = table.hues(n), SIZES["wall"][0]
     places = table.free_places(n + 1, fits=aside)
     movable = [table.body(table.kind, c, p) for c, p in zip(hues, places)]
     bodies = [*movable, table.body("pad", table.hues(1)[0], places[n]), Body("wall", "grey", *wall)]
