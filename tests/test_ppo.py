@@ -136,8 +136,9 @@ def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(trainer):
 def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
     "Guard: without the KL term the policy may leave the language; these are the numbers that the page on PPO names."
     configs = {algo: ppo.rl_config(PROFILE, tmp_path, algo, 1) for algo in ppo.ALGORITHMS}
-    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.))
-    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+credit': 1, 'ppo+short': 1}
+    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.)) | {'ppo+true': (.02, 1., .9)}
+    assert [algo for algo, c in configs.items() if c.verified] == ['ppo+true'] and not any(c.target_kl for c in configs.values())
+    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+true': 1, 'ppo+credit': 1, 'ppo+short': 1}
     extras = {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency}
     assert extras == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
     assert configs['grpo'].scale_rewards == 'group' and configs['rloo'].scale_rewards == 'none'
@@ -191,8 +192,8 @@ def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
     made = trainer(privileged=True)
     made.model.value_head = critic.ValueHead(3, 2)
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
-    rewards = torch.tensor([[0, 0, 1.], [0, -1, 0]])
-    made._begin_critic(facts, rewards, MASK)
+    earned = torch.tensor([[1., 1, 1], [-1, -1, 0]])
+    made._begin_critic(facts, earned, MASK)
     torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[1., -1]]))
 
 
@@ -204,8 +205,9 @@ def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch)
     rewards = torch.tensor([[1.], [-1], [1], [1]])
     # in the first half of the texts the second fact comes with -1, in the second with 1
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
-    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, episodes: facts)
+    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, pieces, episodes: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
+    made.processing_class = SimpleNamespace(batch_decode=lambda ids: [''] * len(ids))
     made.model.value_head = critic.ValueHead(3, 2)
     out = made._generate_and_score_completions(None)
     foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'LEAST', 'TRY', 'SEED_SCENES', 'gae', 'PPOConfig',
-           'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'check_start', 'rl_trainer', 'train_rl']
+           'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'Pace', 'check_start', 'rl_trainer', 'train_rl']
 
 # %% ../nbs/06_ppo.ipynb #918d93fc
 import json, time, warnings
@@ -28,6 +28,7 @@ from .train import Bar, Checkpoints, go_on, led, only_numbers
 from .reward import RewardWeights, judge
 from .critic import FACTS, ValueHead, facts, value_loss
 from .ledger import Curriculum, Ledger, log_rows, scene_dataset
+from .verify import Prices, claim_rewards, kept_shares
 
 # %% ../nbs/06_ppo.ipynb #2a31c55a
 def gae(
@@ -50,6 +51,7 @@ def gae(
 ALGORITHMS = {"ppo": dict(num_generations=1),
               "grpo": dict(num_generations=4, scale_rewards="group"),
               "rloo": dict(num_generations=4, scale_rewards="none"),
+              "ppo+true": dict(num_generations=1, verified=True, lam=.9),
               "ppo+credit": dict(num_generations=1, credit=0.5),
               "ppo+short": dict(num_generations=1, efficiency=0.5)}
 
@@ -63,6 +65,8 @@ class PPOConfig(GRPOConfig):
     value_weight: float = 0.5           # of the value loss in the loss
     value_clip: float = 0.2             # how far a value may move in one update
     value_learning_rate: float = 5e-2   # of the head: it starts from nothing
+    verified: bool = False              # whether claims are checked and the prices of `verify` paid for them
+    target_kl: float = 0.               # of `step_kl`, which the learning rate follows; 0: the rate stays
     credit: float = 0.                  # weight of what the think contributes, in the advantage of its tokens
     credit_samples: int = 2             # actions sampled after each think, to estimate that
     curriculum: bool = False            # True: more scenes of tasks where success varies
@@ -85,7 +89,7 @@ class PPOConfig(GRPOConfig):
             raise ValueError(f"a rollout of {rows} micro-batches holds no whole number of minibatches of {minibatch}")
 
 # %% ../nbs/06_ppo.ipynb #fb721676
-MINIBATCHES = 2     # optimizer steps per epoch
+MINIBATCHES = 2     # optimizer steps per epoch, if the rows of a rollout can be dealt so
 SAVE_EVERY = 4      # updates between checkpoints
 
 def rl_config(
@@ -94,11 +98,12 @@ def rl_config(
     algorithm:str="ppo",
     updates:int=None, # None: the profile's
     seed:int=0,
+    minibatches:int=MINIBATCHES,
     **settings        # fields of `PPOConfig` to change
 ) -> PPOConfig:
     "The settings of a profile."
     rows = profile.rl_batch // profile.rl_micro_batch
-    accumulate = 1 if rows % MINIBATCHES else rows // MINIBATCHES
+    accumulate = 1 if rows % minibatches else rows // minibatches
     steps = rows // accumulate * profile.rl_epochs
     size = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate,
                 steps_per_generation=rows, num_iterations=profile.rl_epochs,
@@ -131,7 +136,7 @@ class PPOTrainer(GRPOTrainer):
             if name in exact: parameter.data = exact[name]
             if name.endswith(".ref"):  # vocabulary rows, which TRL's copy leaves out
                 parameter.data = exact[name.removesuffix("ref") + "default"].clone()
-        self._seconds, self._seen = {}, Seen()
+        self._seconds, self._seen, self._kept = {}, Seen(), {}
         if not self.args.algorithm.startswith("ppo"): return
         width = self.model.get_base_model().config.get_text_config().hidden_size
         head = ValueHead(width, FACTS * self.args.privileged)
@@ -213,6 +218,7 @@ class Rollout:
     ids: torch.Tensor       # (texts, tokens)
     mask: torch.Tensor      # (texts, tokens): 1 where there is a token
     old: torch.Tensor       # (texts, tokens): log-probabilities under the policy that wrote them
+    pieces: list            # each text, token by token; none if nobody asks
     facts: torch.Tensor     # (texts, tokens, facts): what the critic is told
     values: torch.Tensor    # (texts, tokens): read from the hidden states; None without a critic
     rewards: torch.Tensor   # (texts, tokens): what was earned, on the last token; None without a critic
@@ -222,21 +228,35 @@ def _rolled_out(self:PPOTrainer, out, seen):
     "The rollout that TRL made, with what was seen on the way."
     ids, mask = out["completion_ids"], out["completion_mask"]
     old, values = seen.passes[0]  # the first pass is the policy's, the second the reference's
-    out["facts"], rewards = self._facts(ids, seen.episodes), None
+    asked = self.value_head and (self.args.privileged or self.args.verified)
+    pieces = [self.processing_class.batch_decode(row[:, None]) for row in ids] if asked else []
+    out["facts"], rewards = self._facts(ids, pieces, seen.episodes), None
     if self.value_head:
         first = self.accelerator.process_index * len(mask)
         rewards = torch.zeros_like(values)
         rewards[torch.arange(len(mask)), mask.sum(1) - 1] = seen.rewards[first:first + len(mask)].sum(1)
-    return Rollout(out, seen.episodes, ids, mask, old, out["facts"], values, rewards)
+        if self.args.verified: rewards = rewards + self._verified(pieces, seen.episodes).to(rewards) * mask
+    return Rollout(out, seen.episodes, ids, mask, old, pieces, out["facts"], values, rewards)
+
+def _scenes(episodes): return [make_scene(*key) for key in zip(episodes.task, episodes.level, episodes.seed)]
 
 @patch
-def _facts(self:PPOTrainer, ids, episodes):
+def _facts(self:PPOTrainer, ids, pieces, episodes):
     "What the critic is told of each text, (texts, tokens, facts)."
     if not (self.value_head and self.args.privileged): return torch.zeros(*ids.shape, 0)
-    texts = [self.processing_class.batch_decode(row[:, None]) for row in ids]  # token by token
-    keys = episodes[["task", "level", "seed"]].itertuples(index=False)
-    known = np.stack([facts(pieces, make_scene(*key)) for pieces, key in zip(texts, keys)])
+    known = np.stack([facts(text, scene) for text, scene in zip(pieces, _scenes(episodes))])
     return torch.tensor(known, dtype=torch.float32, device=ids.device)
+
+@patch
+def _verified(self:PPOTrainer, pieces, episodes):
+    "What each token earns by the claim that it ends, (texts, tokens). The prices follow from the rollouts before."
+    prices, past = Prices(), pd.concat(self.reward_funcs[0].tables)
+    for update, table in past.groupby("update"):
+        if update not in self._kept: self._kept[update] = kept_shares(table)
+    *before, now = (self._kept[update] for update in sorted(self._kept))
+    for shares in before: prices = prices.after(*shares)
+    self._put(claims_true=now[0], claims_made=now[1], price_false=prices.false, price_missing=prices.missing)
+    return torch.tensor(np.stack([claim_rewards(*each, prices) for each in zip(pieces, _scenes(episodes))]))
 
 # %% ../nbs/06_ppo.ipynb #115f1a1c
 @patch
@@ -251,7 +271,8 @@ def _moments(self:PPOTrainer, x, mask):
 def _targets(self:PPOTrainer, rollout, inputs):
     "Advantages, returns and the values at the rollout, each (texts, tokens)."
     args, rewards, mask = self.args, rollout.rewards, rollout.mask
-    begun = None if self.state.global_step else self._begin_critic(rollout.facts, rewards, mask)
+    earned = gae(rewards, torch.zeros_like(rewards), mask, args.gamma)[1]  # from each token on
+    begun = None if self.state.global_step else self._begin_critic(rollout.facts, earned, mask)
     values = self.value_head.add(rollout.values, rollout.facts).detach()
     foreseen = values if begun is None else begun
     _, returns = gae(rewards, values, mask, args.gamma, 1.)
@@ -281,10 +302,9 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
 
 # %% ../nbs/06_ppo.ipynb #c1d7a053
 @patch
-def _begin_critic(self:PPOTrainer, facts, rewards, mask):
+def _begin_critic(self:PPOTrainer, facts, earned, mask):
     "Before the first update: what facts are worth, by least squares. Returns what the other half's fit foresees."
     if not self.args.privileged: return None
-    earned = rewards.sum(1, keepdim=True).expand_as(rewards)
     second = torch.arange(len(mask), device=mask.device) >= len(mask) / 2
     def fit(texts):
         kept = mask.bool() & texts[:, None]
@@ -369,6 +389,31 @@ def _compute_loss(self:PPOTrainer, model, inputs):
     return (loss + self.args.value_weight * error / self.current_gradient_accumulation_steps) * self._weight()
 
 # %% ../nbs/06_ppo.ipynb #af75d16e
+class Pace:
+    "A learning rate that follows `step_kl`: half as much again below half its target, and back above twice."
+    def __init__(self,
+        warmup:int,      # steps over which the rate rises
+        target:float=0.  # nats per token; 0: the rate stays
+    ): self.warmup, self.target, self.factor = warmup, target, 1.
+
+    def __call__(self, step): return self.factor * min(1., step / max(1, self.warmup))
+
+    def saw(self, kl):
+        "Take notice of an update's `step_kl`."
+        if kl > 2 * self.target: self.factor = max(.1, self.factor / 1.5)
+        if kl < self.target / 2: self.factor = min(10., self.factor * 1.5)
+
+@patch
+def create_scheduler(self:PPOTrainer, num_training_steps, optimizer=None):
+    if not self.args.target_kl: return super(PPOTrainer, self).create_scheduler(num_training_steps, optimizer)
+    if self.lr_scheduler is None:
+        warmup, groups = self.args.warmup_steps, len(self.optimizer.param_groups)
+        self.pace = Pace(warmup, self.args.target_kl)
+        paces = [self.pace] * (groups - bool(self.value_head)) + [Pace(warmup)] * bool(self.value_head)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, paces)
+        self._created_lr_scheduler = True
+    return self.lr_scheduler
+
 @patch
 def create_optimizer(self:PPOTrainer, *args):
     new = self.optimizer is None
@@ -383,6 +428,7 @@ def create_optimizer(self:PPOTrainer, *args):
 def log(self:PPOTrainer, logs, start_time=None):
     s, self._seconds = self._seconds, {}
     if "rollout" in s:
+        if self.args.target_kl: self.pace.saw(np.mean(self._metrics["train"]["step_kl"]))
         credit = s.get("credit", 0.)
         self._put(seconds_generate=s["generate"], seconds_simulate=s["simulate"], seconds_credit=credit,
                   seconds_score=s["rollout"] - s["generate"] - s["simulate"],
@@ -475,7 +521,8 @@ def train_rl(
     **settings              # tasks, levels, weights, callbacks, and fields of `PPOConfig` to change
 ) -> pd.DataFrame: # one row per update
     "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError`, `Stopped`."
-    stage, decides = f"rl/{algo}", ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")
+    stage, decides = f"rl/{algo}", ("gamma", "lam", "privileged", "verified", "beta", "credit", "curriculum",
+                                    "learning_rate", "target_kl")
     if (updates or store.profile.rl_updates) > TRY: check_start(store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

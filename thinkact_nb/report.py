@@ -47,7 +47,7 @@ def read_table(
     return read_episodes(file) if file.exists() else None
 
 # %% ../nbs/09_report.ipynb #f85dfdb4
-RL = ("ppo", "grpo", "rloo", "ppo+credit", "ppo+short")
+RL = ("ppo", "grpo", "rloo", "ppo+true", "ppo+credit", "ppo+short")
 
 def headline(
     comparisons:list[dict], # from `findings`
