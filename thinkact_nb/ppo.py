@@ -4,26 +4,27 @@
 
 # %% auto #0
 __all__ = ['ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'LEAST', 'TRY', 'SEED_SCENES', 'gae', 'PPOConfig',
-           'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'Pace', 'check_start', 'rl_trainer', 'train_rl']
+           'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'deal', 'Pace', 'check_start', 'rl_trainer',
+           'train_rl']
 
 # %% ../nbs/06_ppo.ipynb #918d93fc
 import json, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, UserError, check_name, seed_all
 from .store import Store
 from .sim import make_scene
 from .tasks import TASKS, spread
 from .pool import SimPool
 from .words import forbidden, load_processor
-from .model import fingerprint, free_memory, load_model, write
+from .model import decode, fingerprint, free_memory, load_model, write
 from .train import Bar, Checkpoints, go_on, led, only_numbers
 from .reward import RewardWeights, judge
 from .critic import FACTS, ValueHead, facts, value_loss
@@ -81,6 +82,9 @@ class PPOConfig(GRPOConfig):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
         self.num_generations = texts
+        if self.top_p != 1 or self.top_k or self.min_p or self.repetition_penalty != 1:
+            raise ValueError("texts must come from the policy that learns from them: leave out top_p, top_k, min_p "
+                             "and repetition_penalty")
         rows, minibatch = self.steps_per_generation, self.gradient_accumulation_steps
         if minibatch % (rows * self.num_iterations) == 0:
             raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; "
@@ -125,6 +129,14 @@ class Seen:
     rewards: torch.Tensor = None                # (texts of all processes, 1)
     episodes: pd.DataFrame = None               # of this process's texts, one row each
 
+def _generate(model, generation_config, input_ids, **inputs):
+    "The prompts and what the model writes after them, by `decode`."
+    asked, ends = generation_config, generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else ends
+    new = decode(model, dict(input_ids=input_ids) | inputs, ends, asked.pad_token_id, asked.max_new_tokens,
+                 asked.temperature, asked.suppress_tokens or ())
+    return torch.cat([input_ids, new], 1)
+
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -137,6 +149,7 @@ class PPOTrainer(GRPOTrainer):
             if name.endswith(".ref"):  # vocabulary rows, which TRL's copy leaves out
                 parameter.data = exact[name.removesuffix("ref") + "default"].clone()
         self._seconds, self._seen, self._kept = {}, Seen(), {}
+        self.model.generate = partial(_generate, self.model)  # TRL asks it for texts
         if not self.args.algorithm.startswith("ppo"): return
         width = self.model.get_base_model().config.get_text_config().hidden_size
         head = ValueHead(width, FACTS * self.args.privileged)
@@ -192,10 +205,36 @@ def _calculate_rewards(self:PPOTrainer, *args):
     self._seen.rewards, self._seen.episodes = rewards, getattr(self.reward_funcs[0], "latest", None)
     return rewards
 
+def _some(what, part, ends):
+    "What is known of a few texts, of what is known of all; columns end where `ends` says, by their number."
+    if isinstance(what, list): return [what[i] for i in part]
+    if not torch.is_tensor(what) or not what.dim(): return what
+    here = what[part]
+    return here[:, :ends.get(here.shape[1])] if here.dim() > 1 else here
+
 @patch
 def _get_per_token_logps_and_entropies(
-    self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+    self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
 ):
+    "Short texts together, so that little is computed for what stands behind their ends."
+    lengths, width = attention_mask[:, -logits_to_keep:].sum(1), input_ids.shape[1]
+    seen, out = [], []
+    for part in lengths.argsort().split(batch_size or len(lengths)):
+        longest = max(1, int(lengths[part].max()))
+        ends = {width: width - logits_to_keep + longest}
+        ids, mask = (_some(x, part, ends) for x in (input_ids, attention_mask))
+        out.append(self._score(model, ids, mask, longest, **{name: _some(x, part, ends) for name, x in kwargs.items()}))
+        seen.append(part)
+    back = torch.cat(seen).argsort()
+    widen = lambda x: torch.nn.functional.pad(x, (0, logits_to_keep - x.shape[1]))
+    join = lambda xs: None if xs[0] is None else torch.cat([widen(x) for x in xs])[back]
+    values, probabilities, entropies, *others = map(join, zip(*out))
+    self._seen.passes.append((probabilities, values))
+    return probabilities, entropies, *others
+
+@patch
+def _score(self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, **kwargs):
+    "Values, log-probabilities and entropies of a few texts, (texts, tokens) each, and what else TRL returns."
     values = []
     def read(module, args, output):
         before = output.last_hidden_state[:, -logits_to_keep - 1:-1]  # (texts, tokens, width): what predicts each token
@@ -203,11 +242,10 @@ def _get_per_token_logps_and_entropies(
     body = self.accelerator.unwrap_model(self.model).get_base_model().base_model
     hook = body.register_forward_hook(read) if self.value_head else None
     score = super(PPOTrainer, self)._get_per_token_logps_and_entropies
-    try: out = score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+    try: out = score(model, input_ids, attention_mask, logits_to_keep, **kwargs)
     finally:
         if hook: hook.remove()
-    self._seen.passes.append((out[0], torch.cat(values) if values else None))
-    return out
+    return values[0] if values else None, *out
 
 # %% ../nbs/06_ppo.ipynb #9d9dc555
 @dataclass
@@ -356,14 +394,34 @@ def _contribution(self:PPOTrainer, inputs, episodes):
     self._put(contribution=gained.mean())
     return torch.tensor(gained.to_numpy(), dtype=torch.float32, device=self.accelerator.device)
 
+# %% ../nbs/06_ppo.ipynb #c1d7a05b
+_WHOLE = ("prompt_", "pixel_", "image_")  # what has no column for each token of a text
+
+def deal(
+    batch:dict,     # of a rollout: what is known of each text
+    parts:int,      # micro-batches
+    minibatches:int # a divisor of `parts`
+) -> list[dict]: # micro-batches, those of a minibatch together
+    "The texts of a rollout, dealt anew."
+    mask = batch["completion_mask"]
+    lengths, width, prompt = mask.sum(1), mask.shape[1], batch["prompt_ids"].shape[1]
+    dealt = []
+    for some in torch.randperm(len(mask), device=mask.device).chunk(minibatches):
+        for part in some[lengths[some].argsort()].chunk(parts // minibatches):
+            longest = max(1, int(lengths[part].max()))
+            ends = {width: longest, prompt + width: prompt + longest}
+            dealt.append({name: _some(x, part, {} if name.startswith(_WHOLE) else ends) for name, x in batch.items()})
+    return dealt
+
 # %% ../nbs/06_ppo.ipynb #c1d7a059
 @patch
 def _prepare_inputs(self:PPOTrainer, batch):
     rows = self.args.steps_per_generation
     position = self._step % (rows * self.num_iterations)
-    if position and position % rows == 0:  # a new epoch
-        self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self.rollout.batch), rows)
-    return super(PPOTrainer, self)._prepare_inputs(batch)
+    if position % rows: return super(PPOTrainer, self)._prepare_inputs(batch)
+    if position == 0: super(PPOTrainer, self)._prepare_inputs(batch)  # the rollout
+    self._buffered_inputs = deal(self.rollout.batch, rows, rows // self.args.gradient_accumulation_steps)
+    return self._buffered_inputs[0]
 
 # %% ../nbs/06_ppo.ipynb #d2f87b41
 @patch
