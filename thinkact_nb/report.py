@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['LOG', 'COSTS', 'TRIAL', 'RL', 'MEASURED', 'COLOURS', 'THEMES', 'SIDE', 'TRUE', 'FALSE', 'PANEL', 'CAPTION', 'TITLE',
-           'CARD', 'RATES', 'MEANS', 'STUDY', 'PAID', 'RL_CURVES', 'FORMER', 'read_log', 'read_table', 'headline',
-           'costs', 'sampled', 'departures', 'findings', 'study_rows', 'data_uri', 'png', 'chart', 'rate_chart',
-           'curve', 'ringed', 'film', 'cases', 'told', 'by_turns', 'happened', 'demo_video', 'model_card', 'render',
-           'percent', 'as_table', 'by_task', 'case_html', 'curves', 'page', 'build_report', 'gallery', 'long_run',
-           'leaf']
+           'RATES', 'MEANS', 'STUDY', 'PAID', 'RL_CURVES', 'FORMER', 'read_log', 'read_table', 'headline', 'costs',
+           'sampled', 'departures', 'findings', 'study_rows', 'data_uri', 'png', 'chart', 'rate_chart', 'curve',
+           'ringed', 'film', 'cases', 'told', 'by_turns', 'happened', 'demo_video', 'model_card', 'percent', 'as_table',
+           'by_task', 'case_html', 'curves', 'page', 'build_report', 'gallery', 'long_run', 'leaf']
 
 # %% ../nbs/09_report.ipynb #600b9bf8
 import base64, io, json, re, shutil
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from .env import say, split_of
-from .files import NUMBER, read_json, whole, write_json
+from .files import NUMBER, read_json, render, whole, write_json
 from .store import CONFIG, SHIPPED, Store, kept
 
 # %% ../nbs/09_report.ipynb #e72a31c1
@@ -396,70 +394,25 @@ def demo_video(
     return file.with_suffix(".mp4")
 
 # %% ../nbs/09_report.ipynb #18756e22
-CARD = """---
-{{ card_data }}
----
-# A robot policy that thinks in words, then acts
-
-Adapters for `{{ base }}`. Shown a table and told what to do, it writes what it sees and then a program of picks and places, which a simulated Panda arm runs.
-{% if standin %}
-**The base is a stand-in of four million parameters that comes with [thinkact_nb](https://github.com/thinkact-nb/thinkact_nb), not Gemma. These numbers say nothing about Gemma.**
-{% endif %}
-| policy | task | solved | of | rate | 95 % interval |
-|---|---|---|---|---|---|
-{% for r in rows -%}
-| {{ r.arm }} | {{ r.task }} | {{ r.successes }} | {{ r.n }} | {{ "%.0f %%" | format(100 * r.rate) }} | {{ "%.0f to %.0f %%" | format(100 * r.low, 100 * r.high) }} |
-{% endfor %}
-Test scenes that training never saw, levels {{ levels }}, greedy decoding; Wilson intervals. A film of the same scenes side by side and all else is in `report/`.
-
-## Use it in plain PEFT
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor
-processor = AutoProcessor.from_pretrained("{{ base }}")
-model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained("{{ base }}"), "USER/REPO", subfolder="{{ folder }}")
-```
-
-The policy writes words of its own in the place of the tokenizer's unused slots: `<unusedN>` is word N of {{ words }}, then `<loc00>` to `<loc63>`, a place in 64 by 64 bins. With thinkact_nb, one episode with picture and video: `thinkact act --hub USER/REPO --run robot --task put_on --seed 7`.
-
-## Limits
-
-One simulated table, nine tasks, one arm; never run on a real robot. It cannot refuse, and does not notice that a scene is unlike those it was trained on. Trained on {{ base }}, whose licence applies to the adapters too.
-"""
-
 def model_card(
     store:Store,
     table # episodes, a DataFrame
 ) -> str:
     "The first page of a run's Hub repository. Raises nothing: what was not evaluated is not in it."
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
     from thinkact_nb.evaluate import rates
     from thinkact_nb.sim import SKILLS
     standin, plain = store.profile.model == "standin", table[table.perturbed == ""]
     base = "thinkact_nb/standin" if standin else store.profile.model
     rows = [*rates(plain).assign(task="all").to_dict("records"), *rates(plain, ("task",)).to_dict("records")]
     folder = next((f"rl/{algo}" for algo in RL if (store.run / "rl" / algo / "adapter_config.json").exists()), "sft")
-    data = ModelCardData(base_model=None if standin else base, library_name="peft", tags=["robotics", "vision-language-action", "lora"], pipeline_tag="robotics")
-    return str(ModelCard.from_template(data, template_str=CARD, base=base, standin=standin, rows=rows, folder=folder, levels=", ".join(sorted(set(table.level))),
-                                       words=", ".join(f"`{w}`" for w in ("<think>", "</think>", "<action>", "</action>", *SKILLS))))
+    words = ("<think>", "</think>", "<action>", "</action>", *SKILLS)
+    data = ModelCardData(base_model=None if standin else base, library_name="peft", pipeline_tag="robotics",
+                         tags=["robotics", "vision-language-action", "lora"])
+    return str(render("model_card.md", card_data=data.to_yaml(), base=base, standin=standin, rows=rows, folder=folder,
+                      levels=", ".join(sorted(set(table.level))), words=", ".join(f"`{w}`" for w in words)))
 
 # %% ../nbs/09_report.ipynb #a07b1ee8
-@cache
-def _templates():
-    "The templates of the package."
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    return Environment(loader=PackageLoader("thinkact_nb"), autoescape=True, undefined=StrictUndefined,
-                       trim_blocks=True, lstrip_blocks=True)
-
-def render(
-    template:str, # a file in `templates/`
-    **values
-): # `markupsafe.Markup`, a string that is not escaped again
-    "A template with its values, each escaped unless it was rendered itself."
-    from markupsafe import Markup
-    return Markup(_templates().get_template(template).render(**values))
-
 def percent(x): return "" if x is None else f"{x * 100:.0f} %"
 
 def _plain(x): return "" if x is None else f"{x:.3g}" if isinstance(x, float) else str(x)
