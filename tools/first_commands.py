@@ -23,7 +23,8 @@ from thinkact_nb.env import hardware
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RECEIPT = ROOT/'receipts'/'first_commands.md'
-COMMANDS = ('thinkact --version', 'thinkact env', 'thinkact act --task put_on --seed 7', 'thinkact data --n 9', 'thinkact eval --arms expert --n 9')
+COMMANDS = ('thinkact --version', 'thinkact env', 'thinkact act --task put_on --seed 7', 'thinkact data --n 9',
+            'thinkact data --n 9 && thinkact eval --arms expert --n 9')
 
 
 def python_of(readme):
@@ -41,22 +42,26 @@ def plain(said, folder):
     return re.sub(r'\b\d+(\.\d+)?( ?)(s|seconds|minutes)\b', r'…\2\3', said).strip()
 
 
-def tried(command, words):
-    "One command in a folder of its own, with nobody logged in: how it ended."
+def tried(command, steps):
+    "A command, or several in turn, in a folder of its own, with nobody logged in: how it ended."
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | dict(HF_HOME=f'{folder}/.hub', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false', COLUMNS='100')
         begun = time.monotonic()
-        done = subprocess.run(words, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said, status = '', 0
+        for words in steps:
+            done = subprocess.run(words, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said, status = said + done.stdout, done.returncode
+            if status: break
         seconds = time.monotonic() - begun
         made = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob('*') if p.is_file() and '.hub' not in p.parts)
-        return dict(command=command, status=done.returncode, seconds=seconds, said=plain(done.stdout, folder), made=made)
+        return dict(command=command, status=status, seconds=seconds, said=plain(said, folder), made=made)
 
 
 def wanted():
     "(as a reader sees it, as it is run) of everything that is tried"
     script = str(Path(sys.executable).with_name('thinkact'))
-    for command in COMMANDS: yield command, [script, *shlex.split(command)[1:]]
-    for block in python_of((ROOT/'README.md').read_text(encoding='utf-8')): yield block.strip(), [sys.executable, '-c', block]
+    for command in COMMANDS: yield command, [[script, *shlex.split(step)[1:]] for step in command.split(' && ')]
+    for block in python_of((ROOT/'README.md').read_text(encoding='utf-8')): yield block.strip(), [[sys.executable, '-c', block]]
 
 
 def main(only=''):
