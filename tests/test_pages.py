@@ -76,6 +76,22 @@ def test_another_run_gives_another_front_page(tmp_path):
     assert front.drawn(found) == front.drawn(found) and front.described(found) != front.described(front.runs())
 
 
+def test_the_first_commands_were_run_as_they_are_now():
+    "Guard: a newcomer meets a command that fails, a README whose Python was never run, or noise that reads as failure."
+    import first_commands
+    receipt = first_commands.RECEIPT.read_text(encoding='utf-8')
+    tried = re.findall(r'(?m)^\| \d+ \| (.*?) \| (\d+) \|', receipt)
+    assert tried == [(name, '0') for name, *_ in first_commands.wanted()]
+    assert all(f'```python\n{shown}\n```' in receipt for _, shown, _ in first_commands.wanted() if not shown.startswith('thinkact'))
+    assert not re.search('Traceback|Warning|Failed|/tmp/|/home/', receipt)
+
+
+def test_what_was_printed_is_kept_without_what_differs_between_machines():
+    from first_commands import plain, python_of
+    assert plain('\x1b[1m3 rows\x1b[0m in /tmp/x/runs\nrows:  11%|# | 1/9 [00:01<00:10]\ntook 2.5 s on Linux-6.1-x86_64', Path('/tmp/x')) == '3 rows in runs\ntook … s on Linux'
+    assert python_of('``` python\n0\n```\n## As a library\n``` python\na = 1\n```\nand `gymnasium.make("x", level="L1")`.\n## More\n``` python\n2\n```')[0] == 'a = 1\n'
+
+
 def test_the_citation_says_what_settings_ini_says():
     "Guard: the version is raised in one place and cited from another."
     settings = ConfigParser()

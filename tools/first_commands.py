@@ -37,12 +37,13 @@ def python_of(readme):
 
 def plain(said, folder):
     "What was printed, without what another machine or another day prints."
+    said = re.sub(r'(?m)^.*\d%\|.*\n?', '', said)
     said = re.sub(r'\x1b\[[0-9;]*m', '', said.replace(f'{folder}/', '').replace(str(folder), '.').replace(str(Path(sys.prefix)), '…'))
     said = re.sub(r'(Linux|macOS|Windows)-[\w.+-]+', r'\1', said)
     return re.sub(r'\b\d+(\.\d+)?( ?)(s|seconds|minutes)\b', r'…\2\3', said).strip()
 
 
-def tried(command, steps):
+def tried(name, command, steps):
     "A command, or several in turn, in a folder of its own, with nobody logged in: how it ended."
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | dict(HF_HOME=f'{folder}/.hub', TQDM_DISABLE='1', TOKENIZERS_PARALLELISM='false', COLUMNS='100')
@@ -54,19 +55,20 @@ def tried(command, steps):
             if status: break
         seconds = time.monotonic() - begun
         made = sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob('*') if p.is_file() and '.hub' not in p.parts)
-        return dict(command=command, status=status, seconds=seconds, said=plain(said, folder), made=made)
+        return dict(name=name, command=command, status=status, seconds=seconds, said=plain(said, folder), made=made)
 
 
 def wanted():
-    "(as a reader sees it, as it is run) of everything that is tried"
+    "(name, as a reader sees it, as it is run) of everything that is tried"
     script = str(Path(sys.executable).with_name('thinkact'))
-    for command in COMMANDS: yield command, [[script, *shlex.split(step)[1:]] for step in command.split(' && ')]
-    for block in python_of((ROOT/'README.md').read_text(encoding='utf-8')): yield block.strip(), [[sys.executable, '-c', block]]
+    for command in COMMANDS: yield f'`{command}`', command, [[script, *shlex.split(step)[1:]] for step in command.split(' && ')]
+    for name, block in zip(("the README's Python", 'and its Gymnasium environment'), python_of((ROOT/'README.md').read_text(encoding='utf-8'))):
+        yield name, block.strip(), [[sys.executable, '-c', block]]
 
 
 def main(only=''):
-    rows = [tried(*one) for one in wanted() if only in one[0]]
-    for r in rows: print(f'{r["status"]:3} {r["seconds"]:6.1f} s  {r["command"].splitlines()[-1]}')
+    rows = [tried(*one) for one in wanted() if only in one[1]]
+    for r in rows: print(f'{r["status"]:3} {r["seconds"]:6.1f} s  {r["name"]}')
     env = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     machine = hardware()
     about = dict(day=date.today(), version=thinkact_nb.__version__, cores=machine['cpus'], memory=machine['memory'], python=platform.python_version())
