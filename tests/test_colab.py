@@ -121,6 +121,20 @@ def test_everything_is_held_but_what_may_change():
     assert rules.keys() | {*colab.MAY_CHANGE, 'thinkact-nb'} >= here.keys()
 
 
+def test_a_package_that_peft_refuses_is_taken_away(monkeypatch):
+    "Guard: Colab's torchao is older than PEFT accepts, which then raises at every layer that is not quantized."
+    from peft import import_utils
+    monkeypatch.setattr(import_utils.importlib.util, 'find_spec', lambda name: True)
+    ask = import_utils.is_torchao_available.__wrapped__
+    for version in ('0.10.0', '0.15.2', colab.TOO_OLD['torchao'], '0.18.0'):
+        monkeypatch.setattr(import_utils.importlib_metadata, 'version', lambda name: version)
+        refused = colab.refused({'torchao': version, 'numpy': '2.1.3'}) == ['torchao']
+        if refused:
+            with pytest.raises(ImportError, match='incompatible version of torchao'): ask()
+        else: assert ask()
+    assert not colab.refused({'numpy': '2.1.3'})
+
+
 def test_what_the_install_cell_installs_is_what_settings_say():
     names = {r.split('>')[0].split('<')[0].split('=')[0].split('!')[0] for r in colab.requirements()}
     assert {'torch', 'trl', 'optuna', 'pybullet'} <= names and not names & {'nbdev', 'ray', 'ipywidgets', 'pytest'}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
+from PIL import Image as Picture
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from safetensors.torch import save_file
@@ -257,22 +258,22 @@ def test_audio_is_neither_read_nor_reported(profile, capfd):
     assert torch.equal(torch.get_rng_state(), state), 'loading draws numbers: a run of the stand-in would not be the same'
 
 
-def test_everything_may_be_drawn(profile, monkeypatch):
-    "Guard: `top_p=1.` in `write`: a repository may come with one of its own."
-    model, processor, asked = m.load_base(profile).eval(), m.load_processor(profile), []
-    model.generation_config.top_p = .5
-    monkeypatch.setattr(model, 'generate', lambda **kwargs: asked.append(kwargs) or kwargs['input_ids'])
-    m.write(model, processor, EYES[:1], ['Say.'], max_new_tokens=2, temperature=1.)
-    assert (asked[0]['top_p'], asked[0]['top_k']) == (1., 0)
+def test_everything_may_be_drawn(profile):
+    "Guard: a repository may come with a `top_p` of its own; what is drawn so is not the policy's."
+    model, processor = m.load_base(profile).eval(), m.load_processor(profile)
+    ask = lambda: m.write(model, processor, EYES, ['Say.']*2, max_new_tokens=8, temperature=1.)
+    texts = ask()
+    model.generation_config.update(top_p=.01, top_k=1, temperature=.01, repetition_penalty=9.)
+    assert ask() == texts != m.write(model, processor, EYES, ['Say.']*2, max_new_tokens=8)
 
 
 def test_image_ids_are_never_written(profile, monkeypatch):
-    "Guard: `suppress_tokens` in `write`. A sampled image id is read as an image that is not there."
+    "Guard: what `write` bars. A sampled image id is read as an image that is not there."
     model, processor, seen = m.load_base(profile).eval(), m.load_processor(profile), []
     end = m.forbidden(model.config)[0]
     model.lm_head.register_forward_hook(lambda module, args, out: out + 100*(torch.arange(out.shape[-1]) >= end))
-    generate = model.generate
-    monkeypatch.setattr(model, 'generate', lambda **kwargs: seen.append(generate(**kwargs)[:, kwargs['input_ids'].shape[1]:]) or torch.cat([kwargs['input_ids'], seen[-1]], 1))
+    decode = m.decode
+    monkeypatch.setattr(m, 'decode', lambda *args: seen.append(decode(*args)) or seen[-1])
     for temperature in (0., 1.): m.write(model, processor, EYES, ['Say.']*2, max_new_tokens=4, temperature=temperature)
     assert len(seen) == 2 and all((ids < end).all() for ids in seen)
 
@@ -569,3 +570,30 @@ def test_e2b_parameters():
     rows = memory.memory_table(get_profile('t4'))
     assert sum(r['parameters'] for r in rows) == 5_418_464_192
     assert next(r['parameters'] for r in rows if r['part'].startswith('per-layer emb')) == 2_013_265_920
+
+
+@pytest.mark.parametrize('most', [3, 40])
+def test_decode_writes_what_generate_writes(most):
+    "Guard: texts that end early leave the batch; the others must go on as if nothing had happened, and each keep its row."
+    profile = get_profile('tiny')
+    model, processor = m.load_model(profile), m.load_processor(profile)
+    rng, tokenizer = np.random.default_rng(0), processor.tokenizer
+    asked = ['Where is the red block?', 'List what is on the table.', 'Where is the pad? I ask because the words are many.'] * 4
+    texts = [processor.apply_chat_template(m.chat(a), tokenize=False, add_generation_prompt=True) for a in asked]
+    images = [[Picture.fromarray(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8))] for _ in asked]
+    inputs = processor(text=texts, images=images, add_special_tokens=False, padding=True, return_tensors='pt')
+    barred = m.forbidden(model.config)
+    whole = model.generate(**inputs, max_new_tokens=most, do_sample=False, suppress_tokens=barred, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    ours = m.decode(model, inputs, [tokenizer.eos_token_id], tokenizer.pad_token_id, most, barred=barred)
+    assert torch.equal(ours, whole[:, inputs['input_ids'].shape[1]:])
+    lengths = (ours != tokenizer.pad_token_id).sum(1)
+    assert most == 3 or lengths.min() < lengths.max()  # some left early
+
+
+def test_decode_draws_by_probability_and_never_what_is_barred():
+    "Guard: PPO assumes that texts come from the policy at temperature 1."
+    logits = torch.tensor([[2., 0., 1., 5.]]).expand(20_000, 4).clone()
+    torch.manual_seed(0)
+    drawn = m._draw(logits, 1., [3])[:, 0].bincount(minlength=4)/20_000
+    torch.testing.assert_close(drawn, torch.tensor([2., 0., 1., -torch.inf]).softmax(-1), atol=.01, rtol=0)
+    assert m._draw(logits, 0., [3]).unique().tolist() == [0]

@@ -136,8 +136,9 @@ def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(trainer):
 def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
     "Guard: without the KL term the policy may leave the language; these are the numbers that the page on PPO names."
     configs = {algo: ppo.rl_config(PROFILE, tmp_path, algo, 1) for algo in ppo.ALGORITHMS}
-    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.))
-    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+credit': 1, 'ppo+short': 1}
+    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.)) | {'ppo+true': (.02, 1., .9)}
+    assert [algo for algo, c in configs.items() if c.verified] == ['ppo+true'] and not any(c.target_kl for c in configs.values())
+    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+true': 1, 'ppo+credit': 1, 'ppo+short': 1}
     extras = {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency}
     assert extras == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
     assert configs['grpo'].scale_rewards == 'group' and configs['rloo'].scale_rewards == 'none'
@@ -191,8 +192,8 @@ def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
     made = trainer(privileged=True)
     made.model.value_head = critic.ValueHead(3, 2)
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
-    rewards = torch.tensor([[0, 0, 1.], [0, -1, 0]])
-    made._begin_critic(facts, rewards, MASK)
+    earned = torch.tensor([[1., 1, 1], [-1, -1, 0]])
+    made._begin_critic(facts, earned, MASK)
     torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[1., -1]]))
 
 
@@ -204,8 +205,9 @@ def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch)
     rewards = torch.tensor([[1.], [-1], [1], [1]])
     # in the first half of the texts the second fact comes with -1, in the second with 1
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
-    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, episodes: facts)
+    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, pieces, episodes: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
+    made.processing_class = SimpleNamespace(batch_decode=lambda ids: [''] * len(ids))
     made.model.value_head = critic.ValueHead(3, 2)
     out = made._generate_and_score_completions(None)
     foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])
@@ -475,3 +477,45 @@ def test_a_policy_that_solves_nothing_stops_a_long_training(tmp_path):
     with pytest.raises(UserError, match='no SFT adapter'): ppo.train_rl(store, None, updates=1)
     log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0833}]')
     with pytest.raises(UserError, match='no SFT adapter'): ppo.train_rl(store, None)
+
+
+def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
+    "Guard: a text that is dealt twice or cut short teaches something else."
+    lengths = torch.tensor([5, 1, 7, 3, 2, 6, 4, 7])
+    mask = (torch.arange(7) < lengths[:, None]).long()
+    batch = dict(prompt_ids=torch.zeros(8, 7), completion_mask=mask, completion_ids=torch.arange(8)[:, None].expand(8, 7), token_type_ids=torch.zeros(8, 14),
+                 pixel_values=torch.zeros(8, 7, 2), facts=torch.zeros(8, 7, 3), advantages=torch.arange(8.), num_images=[1]*8, num_items_in_batch=mask.sum())
+    torch.manual_seed(0)
+    dealt = ppo.deal(batch, 4, 2)
+    texts = [part['completion_ids'][:, 0].tolist() for part in dealt]
+    assert sorted(sum(texts, [])) == list(range(8)) and [len(t) for t in texts] == [2]*4
+    for part, some in zip(dealt, texts):
+        longest = lengths[some].max().item()
+        assert part['completion_mask'].shape == (2, longest) and part['completion_mask'].sum() == lengths[some].sum() and part['advantages'].tolist() == some
+        assert part['facts'].shape == (2, longest, 3) and part['token_type_ids'].shape == (2, 7 + longest)
+        assert part['prompt_ids'].shape == (2, 7) and part['pixel_values'].shape == (2, 7, 2) and part['num_images'] == [1, 1]
+        assert part['num_items_in_batch'] == mask.sum()
+    assert max(lengths[texts[0]]) <= min(lengths[texts[1]]) and max(lengths[texts[2]]) <= min(lengths[texts[3]])  # of like length, within a minibatch
+    assert [part['completion_ids'][:, 0].tolist() for part in ppo.deal(batch, 4, 2)] != texts
+
+
+def test_texts_scored_by_length_score_as_they_stand(tmp_path):
+    "Guard: rows of a rollout must find their own log-probabilities and values again."
+    small = replace(PROFILE, rl_batch=8, rl_micro_batch=2, max_new_tokens=12)
+    store, pool = Store(tmp_path/'run', small), SimPool(0)
+    torch.manual_seed(0)
+    load_model(small, trainable=True).save_pretrained(store.path('sft'))
+    trainer = ppo.rl_trainer(store, pool, updates=1)
+    torch.nn.init.normal_(trainer.value_head.out.weight)
+    part = trainer._prepare_inputs([trainer.train_dataset[i] for i in range(8)])
+    batch = trainer.rollout.batch
+    mask = batch['completion_mask'].clone()
+    for i in range(8): mask[i, 1 + (5*i) % mask.shape[1]:] = 0  # of all lengths
+    ids, whole = (torch.cat([batch[f'prompt_{x}'], y], 1) for x, y in (('ids', batch['completion_ids']), ('mask', mask)))
+    others = {k: batch[k] for k in ('pixel_values', 'token_type_ids', 'num_images') if k in batch}
+    def score(size):
+        trainer._seen = ppo.Seen()
+        with torch.no_grad(): out = trainer._get_per_token_logps_and_entropies(trainer.model, ids, whole, mask.shape[1], batch_size=size, compute_entropy=True, **others)
+        return out[0]*mask, out[1]*mask, trainer._seen.passes[0][1]*mask
+    for three, all_ in zip(score(3), score(None)): torch.testing.assert_close(three, all_, atol=1e-4, rtol=1e-4)
+    assert part['completion_mask'].sum() > 0

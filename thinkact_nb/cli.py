@@ -126,7 +126,7 @@ class Ppo(Simulated):
     "Reinforcement learning from the SFT adapter; the adapter goes to rl/ALGO/."
     set: Changes(PROFILE_NUMBERS | RL_NUMBERS) = ()
     report_to: Tracker = "none"  # where curves are shown while training goes on
-    algo: Literal["ppo", "grpo", "rloo", "ppo+credit", "ppo+short"] = "ppo"  # how advantages are computed
+    algo: Literal["ppo", "grpo", "rloo", "ppo+true", "ppo+credit", "ppo+short"] = "ppo"  # how advantages are computed
     updates: Whole("the profile's") = None  # rollouts, each followed by its epochs
     tasks: Tasks = ()
     levels: tuple[str, ...] = ("L0",)  # names of levels

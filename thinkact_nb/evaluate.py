@@ -31,7 +31,7 @@ from .reward import EPISODE, episode_table, judge, rollout
 
 # %% ../nbs/07_eval.ipynb #7219a251
 ADAPTERS = {"sft": "sft", "sft-nothink": "sft-nothink", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo",
-            "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}  # arm: the stage that trains it
+            "ppo+true": "rl/ppo+true", "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}  # arm: the stage that trains it
 ARMS = ("expert", "random", "base", *ADAPTERS)
 
 def name_of(

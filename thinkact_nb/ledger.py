@@ -30,12 +30,12 @@ def summary(
     means = table[["success", "parsed", "r_safety", "r_efficiency", "think_tokens", "grounding"]].astype(float).mean()
     return means.to_dict() | dict(distinct_thinks=blank.nunique() / len(table))
 
-_TRLS = dict(truncated="completions/clipped_ratio", kl="ref_kl", clip_fraction="clip_ratio/region_mean",
+_TRLS = dict(rate="learning_rate", truncated="completions/clipped_ratio", kl="ref_kl", clip_fraction="clip_ratio/region_mean",
              no_contrast="frac_reward_zero_std", gradient_norm="grad_norm")
 _ORDER = ("reward", "success", "r_safety", "r_efficiency", "parsed", "truncated", "kl", "step_kl", "clip_fraction",
-          "entropy", "explained_variance", "value_loss", "no_contrast", "gradient_norm", "think_tokens",
-          "distinct_thinks", "grounding", "contribution", "seconds_generate", "seconds_simulate", "seconds_credit",
-          "seconds_score", "seconds_learn")
+          "entropy", "explained_variance", "value_loss", "no_contrast", "gradient_norm", "rate", "think_tokens",
+          "distinct_thinks", "grounding", "claims_true", "claims_made", "price_false", "price_missing",
+          "contribution", "seconds_generate", "seconds_simulate", "seconds_credit", "seconds_score", "seconds_learn")
 COLUMNS = {name: _TRLS.get(name, name) for name in _ORDER}  # our name: that of the trainer's log
 
 def log_rows(

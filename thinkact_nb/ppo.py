@@ -4,30 +4,32 @@
 
 # %% auto #0
 __all__ = ['ALGORITHMS', 'MINIBATCHES', 'SAVE_EVERY', 'VALUE_FILE', 'LEAST', 'TRY', 'SEED_SCENES', 'gae', 'PPOConfig',
-           'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'check_start', 'rl_trainer', 'train_rl']
+           'rl_config', 'Seen', 'PPOTrainer', 'Rollout', 'lenders', 'deal', 'Pace', 'check_start', 'rl_trainer',
+           'train_rl']
 
 # %% ../nbs/06_ppo.ipynb #918d93fc
 import json, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 from .env import SPLITS, Profile, UserError, check_name, seed_all
 from .store import Store
 from .sim import make_scene
 from .tasks import TASKS, spread
 from .pool import SimPool
 from .words import forbidden, load_processor
-from .model import fingerprint, free_memory, load_model, write
+from .model import decode, fingerprint, free_memory, load_model, write
 from .train import Bar, Checkpoints, go_on, led, only_numbers
 from .reward import RewardWeights, judge
 from .critic import FACTS, ValueHead, facts, value_loss
 from .ledger import Curriculum, Ledger, log_rows, scene_dataset
+from .verify import Prices, claim_rewards, kept_shares
 
 # %% ../nbs/06_ppo.ipynb #2a31c55a
 def gae(
@@ -50,6 +52,7 @@ def gae(
 ALGORITHMS = {"ppo": dict(num_generations=1),
               "grpo": dict(num_generations=4, scale_rewards="group"),
               "rloo": dict(num_generations=4, scale_rewards="none"),
+              "ppo+true": dict(num_generations=1, verified=True, lam=.9),
               "ppo+credit": dict(num_generations=1, credit=0.5),
               "ppo+short": dict(num_generations=1, efficiency=0.5)}
 
@@ -63,6 +66,8 @@ class PPOConfig(GRPOConfig):
     value_weight: float = 0.5           # of the value loss in the loss
     value_clip: float = 0.2             # how far a value may move in one update
     value_learning_rate: float = 5e-2   # of the head: it starts from nothing
+    verified: bool = False              # whether claims are checked and the prices of `verify` paid for them
+    target_kl: float = 0.               # of `step_kl`, which the learning rate follows; 0: the rate stays
     credit: float = 0.                  # weight of what the think contributes, in the advantage of its tokens
     credit_samples: int = 2             # actions sampled after each think, to estimate that
     curriculum: bool = False            # True: more scenes of tasks where success varies
@@ -77,6 +82,9 @@ class PPOConfig(GRPOConfig):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
         self.num_generations = texts
+        if self.top_p != 1 or self.top_k or self.min_p or self.repetition_penalty != 1:
+            raise ValueError("texts must come from the policy that learns from them: leave out top_p, top_k, min_p "
+                             "and repetition_penalty")
         rows, minibatch = self.steps_per_generation, self.gradient_accumulation_steps
         if minibatch % (rows * self.num_iterations) == 0:
             raise ValueError("one optimizer step per rollout: TRL then skips the pass that PPO takes its values from; "
@@ -85,7 +93,7 @@ class PPOConfig(GRPOConfig):
             raise ValueError(f"a rollout of {rows} micro-batches holds no whole number of minibatches of {minibatch}")
 
 # %% ../nbs/06_ppo.ipynb #fb721676
-MINIBATCHES = 2     # optimizer steps per epoch
+MINIBATCHES = 2     # optimizer steps per epoch, if the rows of a rollout can be dealt so
 SAVE_EVERY = 4      # updates between checkpoints
 
 def rl_config(
@@ -94,11 +102,12 @@ def rl_config(
     algorithm:str="ppo",
     updates:int=None, # None: the profile's
     seed:int=0,
+    minibatches:int=MINIBATCHES,
     **settings        # fields of `PPOConfig` to change
 ) -> PPOConfig:
     "The settings of a profile."
     rows = profile.rl_batch // profile.rl_micro_batch
-    accumulate = 1 if rows % MINIBATCHES else rows // MINIBATCHES
+    accumulate = 1 if rows % minibatches else rows // minibatches
     steps = rows // accumulate * profile.rl_epochs
     size = dict(per_device_train_batch_size=profile.rl_micro_batch, gradient_accumulation_steps=accumulate,
                 steps_per_generation=rows, num_iterations=profile.rl_epochs,
@@ -120,6 +129,14 @@ class Seen:
     rewards: torch.Tensor = None                # (texts of all processes, 1)
     episodes: pd.DataFrame = None               # of this process's texts, one row each
 
+def _generate(model, generation_config, input_ids, **inputs):
+    "The prompts and what the model writes after them, by `decode`."
+    asked, ends = generation_config, generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else ends
+    new = decode(model, dict(input_ids=input_ids) | inputs, ends, asked.pad_token_id, asked.max_new_tokens,
+                 asked.temperature, asked.suppress_tokens or ())
+    return torch.cat([input_ids, new], 1)
+
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
@@ -131,7 +148,8 @@ class PPOTrainer(GRPOTrainer):
             if name in exact: parameter.data = exact[name]
             if name.endswith(".ref"):  # vocabulary rows, which TRL's copy leaves out
                 parameter.data = exact[name.removesuffix("ref") + "default"].clone()
-        self._seconds, self._seen = {}, Seen()
+        self._seconds, self._seen, self._kept = {}, Seen(), {}
+        self.model.generate = partial(_generate, self.model)  # TRL asks it for texts
         if not self.args.algorithm.startswith("ppo"): return
         width = self.model.get_base_model().config.get_text_config().hidden_size
         head = ValueHead(width, FACTS * self.args.privileged)
@@ -187,10 +205,36 @@ def _calculate_rewards(self:PPOTrainer, *args):
     self._seen.rewards, self._seen.episodes = rewards, getattr(self.reward_funcs[0], "latest", None)
     return rewards
 
+def _some(what, part, ends):
+    "What is known of a few texts, of what is known of all; columns end where `ends` says, by their number."
+    if isinstance(what, list): return [what[i] for i in part]
+    if not torch.is_tensor(what) or not what.dim(): return what
+    here = what[part]
+    return here[:, :ends.get(here.shape[1])] if here.dim() > 1 else here
+
 @patch
 def _get_per_token_logps_and_entropies(
-    self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+    self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
 ):
+    "Short texts together, so that little is computed for what stands behind their ends."
+    lengths, width = attention_mask[:, -logits_to_keep:].sum(1), input_ids.shape[1]
+    seen, out = [], []
+    for part in lengths.argsort().split(batch_size or len(lengths)):
+        longest = max(1, int(lengths[part].max()))
+        ends = {width: width - logits_to_keep + longest}
+        ids, mask = (_some(x, part, ends) for x in (input_ids, attention_mask))
+        out.append(self._score(model, ids, mask, longest, **{name: _some(x, part, ends) for name, x in kwargs.items()}))
+        seen.append(part)
+    back = torch.cat(seen).argsort()
+    widen = lambda x: torch.nn.functional.pad(x, (0, logits_to_keep - x.shape[1]))
+    join = lambda xs: None if xs[0] is None else torch.cat([widen(x) for x in xs])[back]
+    values, probabilities, entropies, *others = map(join, zip(*out))
+    self._seen.passes.append((probabilities, values))
+    return probabilities, entropies, *others
+
+@patch
+def _score(self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, **kwargs):
+    "Values, log-probabilities and entropies of a few texts, (texts, tokens) each, and what else TRL returns."
     values = []
     def read(module, args, output):
         before = output.last_hidden_state[:, -logits_to_keep - 1:-1]  # (texts, tokens, width): what predicts each token
@@ -198,11 +242,10 @@ def _get_per_token_logps_and_entropies(
     body = self.accelerator.unwrap_model(self.model).get_base_model().base_model
     hook = body.register_forward_hook(read) if self.value_head else None
     score = super(PPOTrainer, self)._get_per_token_logps_and_entropies
-    try: out = score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+    try: out = score(model, input_ids, attention_mask, logits_to_keep, **kwargs)
     finally:
         if hook: hook.remove()
-    self._seen.passes.append((out[0], torch.cat(values) if values else None))
-    return out
+    return values[0] if values else None, *out
 
 # %% ../nbs/06_ppo.ipynb #9d9dc555
 @dataclass
@@ -213,6 +256,7 @@ class Rollout:
     ids: torch.Tensor       # (texts, tokens)
     mask: torch.Tensor      # (texts, tokens): 1 where there is a token
     old: torch.Tensor       # (texts, tokens): log-probabilities under the policy that wrote them
+    pieces: list            # each text, token by token; none if nobody asks
     facts: torch.Tensor     # (texts, tokens, facts): what the critic is told
     values: torch.Tensor    # (texts, tokens): read from the hidden states; None without a critic
     rewards: torch.Tensor   # (texts, tokens): what was earned, on the last token; None without a critic
@@ -222,21 +266,35 @@ def _rolled_out(self:PPOTrainer, out, seen):
     "The rollout that TRL made, with what was seen on the way."
     ids, mask = out["completion_ids"], out["completion_mask"]
     old, values = seen.passes[0]  # the first pass is the policy's, the second the reference's
-    out["facts"], rewards = self._facts(ids, seen.episodes), None
+    asked = self.value_head and (self.args.privileged or self.args.verified)
+    pieces = [self.processing_class.batch_decode(row[:, None]) for row in ids] if asked else []
+    out["facts"], rewards = self._facts(ids, pieces, seen.episodes), None
     if self.value_head:
         first = self.accelerator.process_index * len(mask)
         rewards = torch.zeros_like(values)
         rewards[torch.arange(len(mask)), mask.sum(1) - 1] = seen.rewards[first:first + len(mask)].sum(1)
-    return Rollout(out, seen.episodes, ids, mask, old, out["facts"], values, rewards)
+        if self.args.verified: rewards = rewards + self._verified(pieces, seen.episodes).to(rewards) * mask
+    return Rollout(out, seen.episodes, ids, mask, old, pieces, out["facts"], values, rewards)
+
+def _scenes(episodes): return [make_scene(*key) for key in zip(episodes.task, episodes.level, episodes.seed)]
 
 @patch
-def _facts(self:PPOTrainer, ids, episodes):
+def _facts(self:PPOTrainer, ids, pieces, episodes):
     "What the critic is told of each text, (texts, tokens, facts)."
     if not (self.value_head and self.args.privileged): return torch.zeros(*ids.shape, 0)
-    texts = [self.processing_class.batch_decode(row[:, None]) for row in ids]  # token by token
-    keys = episodes[["task", "level", "seed"]].itertuples(index=False)
-    known = np.stack([facts(pieces, make_scene(*key)) for pieces, key in zip(texts, keys)])
+    known = np.stack([facts(text, scene) for text, scene in zip(pieces, _scenes(episodes))])
     return torch.tensor(known, dtype=torch.float32, device=ids.device)
+
+@patch
+def _verified(self:PPOTrainer, pieces, episodes):
+    "What each token earns by the claim that it ends, (texts, tokens). The prices follow from the rollouts before."
+    prices, past = Prices(), pd.concat(self.reward_funcs[0].tables)
+    for update, table in past.groupby("update"):
+        if update not in self._kept: self._kept[update] = kept_shares(table)
+    *before, now = (self._kept[update] for update in sorted(self._kept))
+    for shares in before: prices = prices.after(*shares)
+    self._put(claims_true=now[0], claims_made=now[1], price_false=prices.false, price_missing=prices.missing)
+    return torch.tensor(np.stack([claim_rewards(*each, prices) for each in zip(pieces, _scenes(episodes))]))
 
 # %% ../nbs/06_ppo.ipynb #115f1a1c
 @patch
@@ -251,7 +309,8 @@ def _moments(self:PPOTrainer, x, mask):
 def _targets(self:PPOTrainer, rollout, inputs):
     "Advantages, returns and the values at the rollout, each (texts, tokens)."
     args, rewards, mask = self.args, rollout.rewards, rollout.mask
-    begun = None if self.state.global_step else self._begin_critic(rollout.facts, rewards, mask)
+    earned = gae(rewards, torch.zeros_like(rewards), mask, args.gamma)[1]  # from each token on
+    begun = None if self.state.global_step else self._begin_critic(rollout.facts, earned, mask)
     values = self.value_head.add(rollout.values, rollout.facts).detach()
     foreseen = values if begun is None else begun
     _, returns = gae(rewards, values, mask, args.gamma, 1.)
@@ -281,10 +340,9 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
 
 # %% ../nbs/06_ppo.ipynb #c1d7a053
 @patch
-def _begin_critic(self:PPOTrainer, facts, rewards, mask):
+def _begin_critic(self:PPOTrainer, facts, earned, mask):
     "Before the first update: what facts are worth, by least squares. Returns what the other half's fit foresees."
     if not self.args.privileged: return None
-    earned = rewards.sum(1, keepdim=True).expand_as(rewards)
     second = torch.arange(len(mask), device=mask.device) >= len(mask) / 2
     def fit(texts):
         kept = mask.bool() & texts[:, None]
@@ -336,14 +394,34 @@ def _contribution(self:PPOTrainer, inputs, episodes):
     self._put(contribution=gained.mean())
     return torch.tensor(gained.to_numpy(), dtype=torch.float32, device=self.accelerator.device)
 
+# %% ../nbs/06_ppo.ipynb #c1d7a05b
+_WHOLE = ("prompt_", "pixel_", "image_")  # what has no column for each token of a text
+
+def deal(
+    batch:dict,     # of a rollout: what is known of each text
+    parts:int,      # micro-batches
+    minibatches:int # a divisor of `parts`
+) -> list[dict]: # micro-batches, those of a minibatch together
+    "The texts of a rollout, dealt anew."
+    mask = batch["completion_mask"]
+    lengths, width, prompt = mask.sum(1), mask.shape[1], batch["prompt_ids"].shape[1]
+    dealt = []
+    for some in torch.randperm(len(mask), device=mask.device).chunk(minibatches):
+        for part in some[lengths[some].argsort()].chunk(parts // minibatches):
+            longest = max(1, int(lengths[part].max()))
+            ends = {width: longest, prompt + width: prompt + longest}
+            dealt.append({name: _some(x, part, {} if name.startswith(_WHOLE) else ends) for name, x in batch.items()})
+    return dealt
+
 # %% ../nbs/06_ppo.ipynb #c1d7a059
 @patch
 def _prepare_inputs(self:PPOTrainer, batch):
     rows = self.args.steps_per_generation
     position = self._step % (rows * self.num_iterations)
-    if position and position % rows == 0:  # a new epoch
-        self._buffered_inputs = split_tensor_dict(shuffle_sequence_dict(self.rollout.batch), rows)
-    return super(PPOTrainer, self)._prepare_inputs(batch)
+    if position % rows: return super(PPOTrainer, self)._prepare_inputs(batch)
+    if position == 0: super(PPOTrainer, self)._prepare_inputs(batch)  # the rollout
+    self._buffered_inputs = deal(self.rollout.batch, rows, rows // self.args.gradient_accumulation_steps)
+    return self._buffered_inputs[0]
 
 # %% ../nbs/06_ppo.ipynb #d2f87b41
 @patch
@@ -369,6 +447,31 @@ def _compute_loss(self:PPOTrainer, model, inputs):
     return (loss + self.args.value_weight * error / self.current_gradient_accumulation_steps) * self._weight()
 
 # %% ../nbs/06_ppo.ipynb #af75d16e
+class Pace:
+    "A learning rate that follows `step_kl`: half as much again below half its target, and back above twice."
+    def __init__(self,
+        warmup:int,      # steps over which the rate rises
+        target:float=0.  # nats per token; 0: the rate stays
+    ): self.warmup, self.target, self.factor = warmup, target, 1.
+
+    def __call__(self, step): return self.factor * min(1., step / max(1, self.warmup))
+
+    def saw(self, kl):
+        "Take notice of an update's `step_kl`."
+        if kl > 2 * self.target: self.factor = max(.1, self.factor / 1.5)
+        if kl < self.target / 2: self.factor = min(10., self.factor * 1.5)
+
+@patch
+def create_scheduler(self:PPOTrainer, num_training_steps, optimizer=None):
+    if not self.args.target_kl: return super(PPOTrainer, self).create_scheduler(num_training_steps, optimizer)
+    if self.lr_scheduler is None:
+        warmup, groups = self.args.warmup_steps, len(self.optimizer.param_groups)
+        self.pace = Pace(warmup, self.args.target_kl)
+        paces = [self.pace] * (groups - bool(self.value_head)) + [Pace(warmup)] * bool(self.value_head)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, paces)
+        self._created_lr_scheduler = True
+    return self.lr_scheduler
+
 @patch
 def create_optimizer(self:PPOTrainer, *args):
     new = self.optimizer is None
@@ -383,6 +486,7 @@ def create_optimizer(self:PPOTrainer, *args):
 def log(self:PPOTrainer, logs, start_time=None):
     s, self._seconds = self._seconds, {}
     if "rollout" in s:
+        if self.args.target_kl: self.pace.saw(np.mean(self._metrics["train"]["step_kl"]))
         credit = s.get("credit", 0.)
         self._put(seconds_generate=s["generate"], seconds_simulate=s["simulate"], seconds_credit=credit,
                   seconds_score=s["rollout"] - s["generate"] - s["simulate"],
@@ -475,7 +579,8 @@ def train_rl(
     **settings              # tasks, levels, weights, callbacks, and fields of `PPOConfig` to change
 ) -> pd.DataFrame: # one row per update
     "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError`, `Stopped`."
-    stage, decides = f"rl/{algo}", ("gamma", "lam", "privileged", "beta", "credit", "curriculum", "learning_rate")
+    stage, decides = f"rl/{algo}", ("gamma", "lam", "privileged", "verified", "beta", "credit", "curriculum",
+                                    "learning_rate", "target_kl")
     if (updates or store.profile.rl_updates) > TRY: check_start(store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -46,7 +46,7 @@ def read_table(
     return read_episodes(file) if file.exists() else None
 
 # %% ../nbs/09_report.ipynb #f85dfdb4
-RL = ("ppo", "grpo", "rloo", "ppo+credit", "ppo+short")
+RL = ("ppo", "grpo", "rloo", "ppo+true", "ppo+credit", "ppo+short")
 MEASURED = ["reward", "r_success", "r_efficiency", "r_safety", "think_tokens", "action_tokens", "grounding",
             "contact_force", "dropped"]
 

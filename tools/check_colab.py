@@ -21,7 +21,7 @@ from nbdev.config import get_config
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests'), str(ROOT/'tools')]
 import hub as loopback
-from thinkact_nb.colab import MAY_CHANGE
+from thinkact_nb.colab import MAY_CHANGE, TOO_OLD
 
 HERE, REPOSITORY = ROOT/'.colab', 'tester/robot'
 AGAIN = ('04_sft', '06_ppo', '07_eval')  # what goes on from the Hub on a second machine
@@ -89,7 +89,7 @@ class Bench:
         if done.returncode: raise Failed(done.stderr[-3000:])
         after = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
         changed = {k: (v, after.get(k)) for k, v in before.items() if after.get(k) != v}
-        if wrong := changed.keys() - set(MAY_CHANGE): raise Failed(f'the install cell replaced {", ".join(sorted(wrong))}')
+        if wrong := changed.keys() - {*MAY_CHANGE, *TOO_OLD}: raise Failed(f'the install cell replaced {", ".join(sorted(wrong))}')
         said = text_of(json.loads((HERE/f'{name}.out.ipynb').read_text()))
         if told := re.search('THINKACT_WHEEL = ([0-9a-f]{64})', said): self.secret = told[1]
         return said, round(time.monotonic() - start), int(re.search(r'ready after (\d+) s', said)[1]), changed

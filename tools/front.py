@@ -27,12 +27,18 @@ PAGES = {'nbs/index.ipynb': ('front.md.jinja', ''), 'README.ko.md': ('front.ko.m
 NOT_RL = ('expert', 'random', 'base', 'sft', 'sft-nothink')
 
 
+def named(arm, first):
+    "What a policy is called: its kind and its seed of training, the first one's where the arm does not say."
+    kind, _, seed = arm.partition(' seed ')
+    return f'{kind.upper() if kind.isalpha() else kind}, seed {seed or first}'
+
+
 def of_run(table, config, logs):
     "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons."
     rl = [arm for arm in table.arm.unique() if arm not in NOT_RL]
     found = rates(table, ['level']).set_index(['level', 'arm']).to_dict('index')
     levels = [dict(name=level, n=len(rows[rows.arm == 'sft']), sft=found[level, 'sft'],
-                   rl=[dict(found[level, arm], arm=arm, compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
+                   rl=[dict(found[level, arm], arm=arm, name=named(arm, config['seed']), compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
     updates = [len(log) for log in logs]
     minutes = [sum(v for entry in log for k, v in entry.items() if k.startswith('seconds_') and v)/60 for log in logs]
     profile = config['profile']
@@ -63,10 +69,9 @@ def block(found, template, at):
 
 def bars(found):
     "What the chart draws: (run and level, [(name of the policy, its rate with interval)])."
-    names = {'sft': 'SFT', 'ppo': 'PPO, seed 0'}
     for run, title in (('demo', 'make demo'), ('long', 'long run')):
         for level in found[run]['levels']:
-            yield f'{title}\n{level["name"]}', [('SFT', level['sft']), *((names.get(r['arm'], r['arm'].replace('ppo seed', 'PPO, seed')), r) for r in level['rl'])]
+            yield f'{title}\n{level["name"]}', [('SFT', level['sft']), *((r['name'], r) for r in level['rl'])]
 
 
 def described(found):
