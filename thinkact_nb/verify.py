@@ -15,7 +15,8 @@ from .data import claims, think_of
 from .critic import claim_ends
 
 # %% ../nbs/05d_verify.ipynb #05d00008
-_NAMED = re.compile(rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})|{'|'.join(RELATIONS)}|farthest|nearest|matching|odd")
+_THING = rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})"
+_NAMED = re.compile(rf"{_THING}|{'|'.join(RELATIONS)}|farthest|nearest|matching|odd")
 
 def _about(kind, said):
     "What a claim is about, whatever its words, places and numbers."
