@@ -187,18 +187,50 @@ def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monk
     assert gained.tolist() == [1 - .5, -1 - 1, 0]
 
 
-def test_the_first_critic_is_a_fit_of_facts_to_rewards(trainer):
+def test_the_critic_is_a_fit_of_facts_to_rewards(trainer, monkeypatch):
     "Guard: a fact that came with reward 1 and one that came with −1 are worth that before the first update."
+    monkeypatch.setattr(critic, 'RIDGE', (1e-9, 1e-9))
     made = trainer(privileged=True)
     made.model.value_head = critic.ValueHead(3, 2)
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
     earned = torch.tensor([[1., 1, 1], [-1, -1, 0]])
-    made._begin_critic(facts, earned, MASK)
+    made._fit_critic(facts, earned, MASK)
     torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[1., -1]]))
+    made._fit_critic(facts, -earned, MASK)  # the other way round: what was before counts three quarters
+    torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[-.25, .25]])/1.75)
 
 
-def test_the_first_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
+def test_little_is_believed_of_a_fact_that_was_seen_little():
+    "Guard: three texts of a task say little about it; what is alike for all tasks is believed sooner."
+    head, many = critic.ValueHead(3, critic.FACTS), torch.ones(critic.FACTS, dtype=torch.float64)
+    worth = head.fitted(torch.diag(100*many), 100*many)
+    n = len(critic.PRIVILEGED)
+    torch.testing.assert_close(worth[:n], torch.full((n,), 100/101)), torch.testing.assert_close(worth[n:], torch.full((critic.FACTS - n,), .5))
+    assert not head.told.weight.requires_grad and not head.told.weight.any()  # `fitted` only tells
+    head.learn(torch.diag(100*many), 100*many)
+    again = critic.ValueHead(3, critic.FACTS)
+    again.load_state_dict(head.state_dict())
+    assert torch.equal(again.squares, head.squares) and torch.equal(again.told.weight, head.told.weight) and head.told.weight.any()
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_half_of_a_task_is_half_of_it_whatever_the_task(task):
+    "Guard: counted claims are worth more in a long task than in a short one, and what comes after is blamed or praised for it."
+    tokenizer = load_processor(PROFILE).tokenizer
+    scene = sim.make_scene(task, 'L0', 4)
+    text = expert(scene)
+    pieces = [tokenizer.decode([i]) for i in tokenizer(text, add_special_tokens=False).input_ids]
+    known = critic.facts([*pieces, '.'], scene)
+    made, right = (known[:, critic.PRIVILEGED.index(name)] for name in ('made', 'right step'))
+    assert made[-1] == pytest.approx(1) and right[-1] == pytest.approx(1) and 1 in made[:-20].round(6) and not right[:10].any()
+    own = known[:, len(critic.PRIVILEGED):].reshape(len(known), len(TASKS), -1)
+    mine = list(TASKS).index(task)
+    assert (own[:, mine, 0] == 1).all() and np.array_equal(own[:, mine, 1:], known[:, :len(critic.PRIVILEGED)]) and not np.delete(own, mine, 1).any()
+
+
+def test_the_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
     "Guard: a fit to the texts it judges foresees what it was told, and leaves nothing to learn."
+    monkeypatch.setattr(critic, 'RIDGE', (1e-9, 1e-9))
     mask = torch.ones(4, 2, dtype=torch.long)
     zeros = torch.zeros(4, 2)
     given = rolled(completion_mask=mask, completion_ids=zeros.long(), old_per_token_logps=zeros, ref_per_token_logps=zeros)
@@ -323,14 +355,15 @@ def test_what_the_critic_is_told_by_hand():
     bodies = (sim.Body('block', 'red', *place(30, 20)), sim.Body('pad', 'green', *place(30, 40)))
     scene = sim.Scene('put_on', 'L0', 0, '', bodies, ((0, 1),))
     parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'true claim'),
-             ('. The green pad is at <loc12>', 'strange half'), ('<loc40>', 'strange place'),
+             ('. The green pad is at <loc12>', 'strange place'), ('<loc40>', 'strange place'),
              ('. So I go.</think>', None), ('<action>', 'acts'),
              ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
     ends = np.cumsum([len(text) for text, _ in parts])
     expected = [(end, name) for end, (_, name) in zip(ends, parts) if name]
     assert sorted(critic.privileged_facts(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
     known = critic.facts([text for text, _ in parts], scene)
-    assert known[:, critic.PRIVILEGED.index('true claim')].tolist() == [0, 0] + [1]*7
+    assert known[:, critic.PRIVILEGED.index('made')].tolist() == [0, 0] + [.5]*7
+    assert known[:, critic.PRIVILEGED.index('right step')].tolist() == [0]*7 + [.5]*2
     assert known[:, critic.PRIVILEGED.index('false claim')].tolist() == [0]*4 + [1]*5
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import ppo
-from thinkact_nb.critic import claim_ends
+from thinkact_nb.critic import checked, claim_ends, due
 from thinkact_nb.data import claims, expert, think_of
 from thinkact_nb.sim import loc_text, make_scene, to_bins
 from thinkact_nb.tasks import TASKS, spread
-from thinkact_nb.verify import LEVEL, MOST, STEP, Prices, checked, claim_rewards, due, kept_shares
+from thinkact_nb.verify import LEVEL, MOST, STEP, Prices, claim_rewards, kept_shares
 
 SCENES = spread(90, seed=11)
 
@@ -26,7 +26,7 @@ SCENES = spread(90, seed=11)
 def test_an_expert_makes_all_that_is_due_and_nothing_false(task):
     for scene in (s for s in SCENES if s.task == task):
         found = checked(expert(scene), scene)
-        assert all(true for _, true, _ in found) and sum(counts for *_, counts in found) == due(scene) >= 2
+        assert all(true for _, true, _ in found) and sum(new for *_, new in found) == due(scene) >= 2
 
 
 def test_neither_repetition_nor_a_second_place_is_paid_again():
@@ -57,7 +57,7 @@ def test_any_text_is_read(text):
     earned = claim_rewards(list(text), scene, Prices())
     found = checked(text, scene)
     assert len(found) == len(claims(text, scene)) == len(claim_ends(text))
-    expected = sum(Prices().false * (true - LEVEL) + Prices().missing * counts for _, true, counts in found)
+    expected = sum(Prices().false * (true - LEVEL) + Prices().missing * new for _, true, new in found)
     assert earned.shape == (len(text),) and earned.sum() == pytest.approx(expected)
 
 
@@ -72,12 +72,12 @@ def test_a_claim_is_paid_on_the_token_that_ends_it():
 
 
 def test_silence_earns_nothing_and_truth_at_the_level_is_worth_nothing_by_itself():
-    "Guard: the first price alone never pays for talking, so it cannot be earned by it; the second never pays for a false claim."
+    "Guard: the first price alone never pays for talking, and what is false costs more than its being said may bring."
     scene = make_scene('put_on', 'L0', 0)
     assert claim_rewards(list('<action>'), scene, Prices(1., 1.)).sum() == 0
     wrong = re.sub('<loc..><loc..>', '<loc00><loc63>', think_of(scene))
     found = checked(wrong, scene)
-    assert found and claim_rewards(list(wrong), scene, Prices(1., 1.)).sum() < -.9 * sum(not true for _, true, _ in found) + .03 * len(found)
+    assert found and claim_rewards(list(wrong), scene, Prices(1., .5)).sum() < -.4 * sum(not true for _, true, _ in found) + .53 * len(found)
 
 
 def test_prices_rise_while_a_condition_is_broken_and_fall_while_it_is_kept():

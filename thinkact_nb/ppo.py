@@ -314,9 +314,9 @@ def _targets(self:PPOTrainer, rollout, inputs):
     "Advantages, returns and the values at the rollout, each (texts, tokens)."
     args, rewards, mask = self.args, rollout.rewards, rollout.mask
     earned = gae(rewards, torch.zeros_like(rewards), mask, args.gamma)[1]  # from each token on
-    begun = None if self.state.global_step else self._begin_critic(rollout.facts, earned, mask)
+    foreseen = rollout.values.detach()
+    if args.privileged: foreseen = foreseen + self._fit_critic(rollout.facts, earned - foreseen, mask)
     values = self.value_head.add(rollout.values, rollout.facts).detach()
-    foreseen = values if begun is None else begun
     _, returns = gae(rewards, values, mask, args.gamma, 1.)
     advantages, _ = gae(rewards, foreseen, mask, args.gamma, args.lam)
     if args.credit:
@@ -344,17 +344,17 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
 
 # %% ../nbs/06_ppo.ipynb #c1d7a053
 @patch
-def _begin_critic(self:PPOTrainer, facts, earned, mask):
-    "Before the first update: what facts are worth, by least squares. Returns what the other half's fit foresees."
-    if not self.args.privileged: return None
+def _fit_critic(self:PPOTrainer, facts, earned, mask):
+    "Find anew what facts are worth. Returns, for each half of the texts, what the fit to the other half foresees."
     second = torch.arange(len(mask), device=mask.device) >= len(mask) / 2
-    def fit(texts):
+    def sums(texts):
         kept = mask.bool() & texts[:, None]
         x, y = facts[kept].double(), earned[kept].double()
-        xx, xy = (self.accelerator.reduce(part, "sum") for part in (x.T @ x, x.T @ y))
-        return (torch.linalg.pinv(xx, hermitian=True) @ xy).to(facts.dtype)
-    self.value_head.told.weight.data = fit(second | ~second)[None]
-    return torch.where(second[:, None], facts @ fit(~second), facts @ fit(second))
+        return [self.accelerator.reduce(part, "sum") for part in (x.T @ x, x.T @ y)]
+    head, halves = self.value_head, (sums(~second), sums(second))
+    foreseen = torch.where(second[:, None], facts @ head.fitted(*halves[0]), facts @ head.fitted(*halves[1]))
+    head.learn(*(sum(parts) for parts in zip(*halves)))
+    return foreseen
 
 # %% ../nbs/06_ppo.ipynb #c1d7a055
 def lenders(
@@ -482,7 +482,7 @@ def create_optimizer(self:PPOTrainer, *args):
     new = self.optimizer is None
     optimizer = super(PPOTrainer, self).create_optimizer(*args)
     if not (new and self.value_head): return optimizer
-    head = list(self.value_head.parameters())
+    head = [p for p in self.value_head.parameters() if p.requires_grad]
     for group in optimizer.param_groups: group["params"] = [p for p in group["params"] if p not in set(head)]
     optimizer.add_param_group(dict(params=head, lr=self.args.value_learning_rate, weight_decay=0.))
     return optimizer
