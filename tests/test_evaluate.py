@@ -323,32 +323,6 @@ def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path,
         assert f'outcome      {end}' in capsys.readouterr().out
 
 
-def test_numbers_of_the_front_page_are_those_of_the_tables():
-    cells = json.loads((TABLES.parents[1]/'nbs'/'index.ipynb').read_text())['cells']
-    text, long, forced = ''.join(''.join(c['source']) for c in cells), pd.read_parquet(TABLES/'episodes.parquet'), pd.read_parquet(TABLES/'interventions.parquet')
-    long, forced = long[long.level == 'L0'], forced[forced.level == 'L0']
-    seeds = ['ppo', 'ppo seed 1', 'ppo seed 2']
-    percent = {arm: f'{rate*100:.0f}' for found in (ev.rates(long), ev.rates(forced)) for arm, rate in zip(found.arm, found.rate)}
-    gains = [ev.compare(long, 'sft', s) for s in seeds]
-    places = {arm: th.claim_table(long[long.arm == arm]).set_index('kind').true['place'] for arm in ('sft', 'ppo')}
-    three = lambda values: '{}, {} and {}'.format(*values)
-    for said in (f'{long[long.arm == "sft"].shape[0]} scenes of level L0', f"from {percent['sft']} % to {three(percent[s] for s in seeds)} %", f"({three(f'{c.difference*100:+.0f}' for c in gains)} points",
-                 f"true in {places['ppo']*100:.0f} % of cases instead of {places['sft']*100:.0f} %", f"it solves {percent['ppo>sft']} %", f"SFT policy's thinks, {percent['sft>ppo']} %",
-                 f"nearly as well ({percent['sft-nothink']} %)"): assert said in text, said
-    assert max(c.p for c in gains) < float(re.search(r'McNemar p < ([\d.e-]+)', text)[1])
-
-
-def test_numbers_of_the_demo_are_those_of_its_table():
-    cells = json.loads((TABLES.parents[1]/'nbs'/'index.ipynb').read_text())['cells']
-    text, table = ''.join(''.join(c['source']) for c in cells), pd.read_parquet(TABLES.parent/'standin'/'run'/'eval'/'episodes.parquet')
-    found, compared = ev.rates(table).set_index('arm'), ev.compare(table, 'sft', 'ppo')
-    interval = lambda arm: f"{found.rate[arm]*100:.0f} %, {found.low[arm]*100:.0f} to {found.high[arm]*100:.0f} %"
-    for said in (f"{compared.n} scenes", f"SFT {compared.a_successes} ({interval('sft')})", f"PPO {compared.b_successes} ({interval('ppo')})",
-                 f"PPO alone solved {compared.only_b} and SFT alone {compared.only_a} (exact McNemar p = {compared.p:.2g})"): assert said in text, said
-    by_task = table[table.arm == 'sft'].groupby('task').success.mean()
-    for task in by_task.index: assert f'{task} {by_task[task]*100:.0f}' in text, task
-
-
 def test_the_committed_report_recomputes(tmp_path):
     "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
     found = report.findings(report.long_run(tmp_path/'run'))

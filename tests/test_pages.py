@@ -2,13 +2,19 @@
 import ast
 import json
 import re
+import shutil
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from thinkact_nb.store import SHIPPED
+
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT/'tools'))
 RESULTS = [path for path in sorted((ROOT/'nbs').glob('0[3-9]*.ipynb')) if '**Result.**' in path.read_text(encoding='utf-8')]
 
 
@@ -40,6 +46,50 @@ def test_a_result_is_what_the_tables_give(path):
     said = eval(compile(ast.Expression(last.value), path.stem, 'eval'), names).data
     [kept] = cell['outputs']
     assert said == ''.join(kept['data']['text/markdown']) and re.search(r'\d', said)
+
+
+def test_the_front_page_says_what_the_tables_give():
+    "Guard: table, sentences and chart of README, in both languages, are computed from the tables that come with the package."
+    import front
+    assert front.main(check=True) == []
+
+
+def test_another_run_gives_another_front_page(tmp_path):
+    "Guard: a number of the front page that is typed, and not computed, survives a new demo run."
+    import front
+    demo, pages = tmp_path/'demo', tmp_path/'pages'
+    shutil.copytree(SHIPPED, demo)
+    table = pd.read_parquet(demo/'eval'/'episodes.parquet')
+    seeds = table[table.arm == 'ppo'].assign(arm='ppo seed 1')
+    lost = table.arm.eq('ppo') & table.task.isin(['put_on', 'stack', 'match'])
+    pd.concat([table.assign(success=table.success & ~lost), seeds]).to_parquet(demo/'eval'/'episodes.parquet')
+    config = json.loads((demo/'config.json').read_text())
+    config['profile'] |= dict(demonstrations=1234, rl_batch=100)
+    (demo/'config.json').write_text(json.dumps(config))
+    for page in (*front.PAGES, str(front.CHART)):
+        (pages/page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/page, pages/page)
+    found = front.runs(demo)
+    assert set(front.stale(found, pages)) == {pages/page for page in (*front.PAGES, str(front.CHART))}
+    said = front.block(found, 'front.md.jinja', '')
+    assert '1,234 demonstrations and 800 episodes' in said and 'RL loses: ppo alone solved 5 scenes' in said and 'seed 1: 76 %' in said
+    assert front.drawn(found) == front.drawn(found) and front.described(found) != front.described(front.runs())
+
+
+def test_the_first_commands_were_run_as_they_are_now():
+    "Guard: a newcomer meets a command that fails, a README whose Python was never run, or noise that reads as failure."
+    import first_commands
+    receipt = first_commands.RECEIPT.read_text(encoding='utf-8')
+    tried = re.findall(r'(?m)^\| \d+ \| (.*?) \| (\d+) \|', receipt)
+    assert tried == [(name, '0') for name, *_ in first_commands.wanted()]
+    assert all(f'```python\n{shown}\n```' in receipt for _, shown, _ in first_commands.wanted() if not shown.startswith('thinkact'))
+    assert not re.search('Traceback|Warning|Failed|/tmp/|/home/', receipt)
+
+
+def test_what_was_printed_is_kept_without_what_differs_between_machines():
+    from first_commands import plain, python_of
+    assert plain('\x1b[1m3 rows\x1b[0m in /tmp/x/runs\nrows:  11%|# | 1/9 [00:01<00:10]\ntook 2.5 s on Linux-6.1-x86_64', Path('/tmp/x')) == '3 rows in runs\ntook … s on Linux'
+    assert python_of('``` python\n0\n```\n## As a library\n``` python\na = 1\n```\nand `gymnasium.make("x", level="L1")`.\n## More\n``` python\n2\n```')[0] == 'a = 1\n'
 
 
 def test_the_citation_says_what_settings_ini_says():

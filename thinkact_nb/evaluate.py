@@ -30,8 +30,9 @@ from .data import expert
 from .reward import EPISODE, episode_table, judge, rollout
 
 # %% ../nbs/07_eval.ipynb #7219a251
+# arm: the stage that trains it
 ADAPTERS = {"sft": "sft", "sft-nothink": "sft-nothink", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo",
-            "ppo+true": "rl/ppo+true", "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}  # arm: the stage that trains it
+            "ppo+true": "rl/ppo+true", "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}
 ARMS = ("expert", "random", "base", *ADAPTERS)
 
 def name_of(

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'KINDS', 'FULL', 'BARRED', 'PORTS', 'DEVICES', 'COMES_FROM_HUB', 'CHECKPOINT', 'SEAL', 'MANIFEST', 'misfit',
-           'cause', 'read_json', 'read_parquet', 'disk_fault', 'on_disk', 'whole', 'write_json', 'plain_name',
+           'cause', 'read_json', 'read_parquet', 'disk_fault', 'on_disk', 'whole', 'write_json', 'render', 'plain_name',
            'comes_back', 'step_of', 'sha256', 'git_id', 'seal', 'open_seal', 'read_seal', 'damage']
 
 # %% ../nbs/00a_files.ipynb #607a3d40
 import errno, fnmatch, hashlib, json, math, os, re
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from .env import UserError
 
@@ -145,6 +146,22 @@ def write_json(
 ):
     "A JSON file, whole or not at all."
     with whole(file) as part: part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+# %% ../nbs/00a_files.ipynb #e6a1b002
+@cache
+def _templates():
+    "The templates of the package."
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    return Environment(loader=PackageLoader("thinkact_nb"), autoescape=select_autoescape(("html",)),
+                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+def render(
+    template:str, # a file in `templates/`
+    **values
+): # `markupsafe.Markup`, a string that is not escaped again
+    "A template with its values; in one of HTML each is escaped unless it was rendered itself."
+    from markupsafe import Markup
+    return Markup(_templates().get_template(template).render(**values))
 
 # %% ../nbs/00a_files.ipynb #a1c5e00a
 PORTS = {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}

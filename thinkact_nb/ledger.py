@@ -30,8 +30,8 @@ def summary(
     means = table[["success", "parsed", "r_safety", "r_efficiency", "think_tokens", "grounding"]].astype(float).mean()
     return means.to_dict() | dict(distinct_thinks=blank.nunique() / len(table))
 
-_TRLS = dict(rate="learning_rate", truncated="completions/clipped_ratio", kl="ref_kl", clip_fraction="clip_ratio/region_mean",
-             no_contrast="frac_reward_zero_std", gradient_norm="grad_norm")
+_TRLS = dict(rate="learning_rate", truncated="completions/clipped_ratio", kl="ref_kl", gradient_norm="grad_norm",
+             clip_fraction="clip_ratio/region_mean", no_contrast="frac_reward_zero_std")
 _ORDER = ("reward", "success", "r_safety", "r_efficiency", "parsed", "truncated", "kl", "step_kl", "clip_fraction",
           "entropy", "explained_variance", "value_loss", "no_contrast", "gradient_norm", "rate", "think_tokens",
           "distinct_thinks", "grounding", "claims_true", "claims_made", "price_false", "price_missing",

@@ -9,8 +9,17 @@ __all__ = ['FOUR_BIT_ERROR', 'E2B', 'GEMMA4_E2B', 'GEMMA4_E4B', 'WEIGHTS', 'SKIP
            'scale_gradients', 'fuse_head', 'fuse_heads', 'first_rows', 'lora_config', 'trained_rows', 'new_adapter',
            'fingerprint', 'check_adapter', 'load_model', 'exchange_adapter', 'decode', 'write', 'image_features']
 
+# %% ../nbs/03_model.ipynb #12f345ae
+import logging
+from .env import quiet
+
+# before peft, which imports bitsandbytes
+for _chatty in ("bitsandbytes.backends.cpu.ops", "transformers.trainer_callback", "transformers.trainer_utils"):
+    logging.getLogger(_chatty).setLevel(logging.ERROR)  # they warn developers of what no user can mend
+with quiet(): import bitsandbytes
+
 # %% ../nbs/03_model.ipynb #4eb62092
-import ctypes, functools, gc, hashlib, logging, math, os, shutil, types
+import ctypes, functools, gc, hashlib, math, os, shutil, types
 from functools import partial
 from pathlib import Path
 import torch
@@ -27,17 +36,11 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, BitsAndBytesC
                           Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig, PreTrainedConfig,
                           PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from .env import GPU_MEMORY, Profile, UserError, hardware, quiet
+from .env import GPU_MEMORY, Profile, UserError, hardware
 from .files import SEAL, damage, read_json, read_seal
 from .store import ADAPTER, MODEL, foreign
 from .sim import BINS
 from .words import STANDIN, WORDS, base_name, chat, from_hub, forbidden, load_processor, model_path, word_ids
-
-# %% ../nbs/03_model.ipynb #12f345ae
-with quiet(): import bitsandbytes
-
-for _chatty in ("bitsandbytes.backends.cpu.ops", "transformers.trainer_callback", "transformers.trainer_utils"):
-    logging.getLogger(_chatty).setLevel(logging.ERROR)  # they warn developers of what no user can mend
 
 # %% ../nbs/03_model.ipynb #275ee1eb
 FOUR_BIT_ERROR = .15  # relative error of an output: four bits cost 0.09, and what is above this is a fault

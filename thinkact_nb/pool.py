@@ -7,7 +7,7 @@ __all__ = ['START', 'STARTS', 'FPS', 'own_world', 'run_episode', 'draw_scene', '
            'record_episode', 'Playground']
 
 # %% ../nbs/01c_pool.ipynb #59e9399d
-import contextlib, ctypes, functools, html, io, multiprocessing, os, pickle, signal, sys, tempfile, threading, warnings
+import contextlib, ctypes, functools, io, multiprocessing, os, pickle, signal, sys, tempfile, threading, warnings
 from concurrent import futures
 from functools import partial
 from multiprocessing.pool import ExceptionWithTraceback
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError
+from .files import render
 from .sim import CRASHED, FAILURES, LEVELS, NO_PROGRAM, Outcome, make_scene, parse_program, solve
 from .world import FINGERS, World, renderer
 from .tasks import TASKS
@@ -312,7 +313,7 @@ class Playground:
         Image.fromarray(self.world.reset(self.scene).render(256)).save(png, "png")
         self.picture.value = png.getvalue()
         self.program.value = str(solve(self.scene))
-        self.said.value = f"<b>{self.scene.instruction}</b>"
+        self.said.value = render("said.html", instruction=self.scene.instruction, end="", output="")
 
     def show(self): return self.box
 
@@ -327,7 +328,7 @@ def run(self:Playground):
         file = Path(folder) / "episode.mp4"
         write_video(frames + [self.world.render(256)] * FPS, file)
         self.video.value = file.read_bytes()
-    end = "success" if outcome.success else f"failure: {html.escape(reason) or FAILURES[outcome.failure]}"
+    end = "success" if outcome.success else f"failure: {reason or FAILURES[outcome.failure]}"
     force = outcome.contact_force
     touch = f", touched the {outcome.contact_with} with {force:.0f} N" if force else ""
-    self.said.value = f"<b>{self.scene.instruction}</b><br>{end}{touch}"
+    self.said.value = render("said.html", instruction=self.scene.instruction, end=end + touch, output="")

@@ -56,6 +56,7 @@ ALGORITHMS = {"ppo": dict(num_generations=1),
               "ppo+credit": dict(num_generations=1, credit=0.5),
               "ppo+short": dict(num_generations=1, efficiency=0.5)}
 
+# %% ../nbs/06_ppo.ipynb #e6b06001
 @dataclass
 class PPOConfig(GRPOConfig):
     "TRL's settings and those of PPO."
@@ -205,6 +206,7 @@ def _calculate_rewards(self:PPOTrainer, *args):
     self._seen.rewards, self._seen.episodes = rewards, getattr(self.reward_funcs[0], "latest", None)
     return rewards
 
+# %% ../nbs/06_ppo.ipynb #e6b06002
 def _some(what, part, ends):
     "What is known of a few texts, of what is known of all; columns end where `ends` says, by their number."
     if isinstance(what, list): return [what[i] for i in part]
@@ -232,6 +234,7 @@ def _get_per_token_logps_and_entropies(
     self._seen.passes.append((probabilities, values))
     return probabilities, entropies, *others
 
+# %% ../nbs/06_ppo.ipynb #e6b06005
 @patch
 def _score(self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, **kwargs):
     "Values, log-probabilities and entropies of a few texts, (texts, tokens) each, and what else TRL returns."
@@ -261,6 +264,7 @@ class Rollout:
     values: torch.Tensor    # (texts, tokens): read from the hidden states; None without a critic
     rewards: torch.Tensor   # (texts, tokens): what was earned, on the last token; None without a critic
 
+# %% ../nbs/06_ppo.ipynb #e6b06003
 @patch
 def _rolled_out(self:PPOTrainer, out, seen):
     "The rollout that TRL made, with what was seen on the way."
@@ -472,6 +476,7 @@ def create_scheduler(self:PPOTrainer, num_training_steps, optimizer=None):
         self._created_lr_scheduler = True
     return self.lr_scheduler
 
+# %% ../nbs/06_ppo.ipynb #e6b06004
 @patch
 def create_optimizer(self:PPOTrainer, *args):
     new = self.optimizer is None

@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['LOG', 'COSTS', 'TRIAL', 'RL', 'MEASURED', 'COLOURS', 'THEMES', 'SIDE', 'TRUE', 'FALSE', 'PANEL', 'CAPTION', 'TITLE',
-           'CARD', 'RATES', 'MEANS', 'STUDY', 'PAID', 'RL_CURVES', 'FORMER', 'read_log', 'read_table', 'headline',
-           'costs', 'sampled', 'departures', 'findings', 'study_rows', 'data_uri', 'png', 'chart', 'rate_chart',
-           'curve', 'ringed', 'film', 'cases', 'told', 'by_turns', 'happened', 'demo_video', 'model_card', 'render',
-           'percent', 'as_table', 'by_task', 'case_html', 'curves', 'page', 'build_report', 'gallery', 'long_run',
-           'leaf']
+           'INTERVAL', 'RATES', 'DECODED', 'MEANS', 'STUDY', 'PAID', 'RL_CURVES', 'FORMER', 'read_log', 'read_table',
+           'headline', 'costs', 'decodings', 'sampled', 'departures', 'findings', 'study_rows', 'data_uri', 'png',
+           'chart', 'rate_chart', 'curve', 'ringed', 'film', 'cases', 'told', 'by_turns', 'happened', 'demo_video',
+           'model_card', 'percent', 'as_table', 'by_task', 'case_html', 'curves', 'page', 'build_report', 'gallery',
+           'long_run', 'leaf']
 
 # %% ../nbs/09_report.ipynb #600b9bf8
 import base64, io, json, re, shutil
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from .env import say, split_of
-from .files import NUMBER, read_json, whole, write_json
+from .files import NUMBER, read_json, render, whole, write_json
 from .store import CONFIG, SHIPPED, Store, kept
 
 # %% ../nbs/09_report.ipynb #e72a31c1
@@ -48,6 +47,8 @@ def read_table(
 
 # %% ../nbs/09_report.ipynb #f85dfdb4
 RL = ("ppo", "grpo", "rloo", "ppo+true", "ppo+credit", "ppo+short")
+MEASURED = ["reward", "r_success", "r_efficiency", "r_safety", "think_tokens", "action_tokens", "grounding",
+            "contact_force", "dropped"]
 
 def headline(
     comparisons:list[dict], # from `findings`
@@ -73,22 +74,37 @@ def costs(
     return rows
 
 # %% ../nbs/09_report.ipynb #b9756641
-MEASURED = ["reward", "r_success", "r_efficiency", "r_safety", "think_tokens", "action_tokens", "grounding", "contact_force", "dropped"]
-
-def sampled(
-    training:dict, # log of each stage
-    arms:list[dict]
-) -> list[str]: # a sentence for each RL policy
-    "What RL changed in the texts that are sampled in training, beside the greedy ones that the tables count."
-    greedy, said = {a["arm"]: a for a in reversed(arms)}, []  # of several levels the first
+def decodings(
+    training:dict,   # log of each stage
+    arms:list[dict], # from `rates`
+    batch:int        # texts of an update
+) -> list[dict]: # arm: the RL policy; policy, decoding, n texts, rate and its 95 % interval
+    "What RL changed in texts that are sampled in training, beside the greedy ones that the tables count."
+    from statsmodels.stats.proportion import proportion_confint
+    greedy, out = {a["arm"]: a for a in reversed(arms)}, []  # of several levels the first
     for arm, log in training.items():
         rates = [e["success"] for e in log if isinstance(e.get("success"), (int, float))]
         if arm not in RL or len(rates) < 2: continue
-        text = f"{arm}, texts sampled in training: {rates[0]:.1%} solved their scene in the first update, {rates[-1]:.1%} in update {len(rates)}"
-        if {"sft", arm} <= set(greedy): text += f"; greedy texts on the test scenes: {greedy['sft']['rate']:.1%} with sft, {greedy[arm]['rate']:.1%} with {arm}"
-        said.append(text + ".")
-    return said
+        for policy, update in (("sft", 1), (arm, len(rates))):
+            low, high = proportion_confint(round(rates[update - 1] * batch), batch, method="wilson")
+            reach = dict(n=batch, rate=rates[update - 1], low=float(low), high=float(high))
+            out.append(dict(arm=arm, policy=policy, decoding=f"sampled in update {update}") | reach)
+        for policy in ("sft", arm) if {"sft", arm} <= set(greedy) else ():
+            shown = {key: greedy[policy][key] for key in ("n", "rate", "low", "high")}
+            out.append(dict(arm=arm, policy=policy, decoding="greedy in test scenes") | shown)
+    return out
 
+def sampled(
+    rows:list[dict] # from `decodings`
+) -> list[str]: # a sentence for each RL policy
+    "The same in words."
+    said = {}
+    for r in rows:
+        share = f"{r['policy']}, {r['decoding']}, {r['rate']:.1%} of {r['n']} ({r['low']:.1%} to {r['high']:.1%})"
+        said.setdefault(r["arm"], []).append(share)
+    return [f"{arm}, texts that solve their scene: {'; '.join(shares)}." for arm, shares in said.items()]
+
+# %% ../nbs/09_report.ipynb #e6a4b004
 def departures(
     training:dict, # log of each stage
     profile:dict,  # as in `config.json`
@@ -98,15 +114,17 @@ def departures(
     lengths = {arm: len(log) for arm, log in training.items() if arm in RL}
     changed = [f"{row['stage']} ran with {', '.join(row['set'])}." for row in paid if row.get("set")]
     longer = {arm: n for arm, n in lengths.items() if n != profile["rl_updates"]}
-    return changed + [f"{arm} ran for {n} updates; the profile says {profile['rl_updates']}." for arm, n in longer.items()]
+    planned = profile["rl_updates"]
+    return changed + [f"{arm} ran for {n} updates; the profile says {planned}." for arm, n in longer.items()]
 
-# %% ../nbs/09_report.ipynb #c0a7e501
+# %% ../nbs/09_report.ipynb #e6a4b007
 def _compared(table):
     "RL against SFT, and SFT against what came before it, level by level, as one family."
     from statsmodels.stats.multitest import multipletests
     from thinkact_nb.evaluate import compare
     there, by_level = list(table.arm.unique()), dict(list(table.groupby("level")))
-    wanted = [*(("sft", a) for a in there if a.split()[0] in RL), ("base", "sft"), ("random", "sft"), ("sft-nothink", "sft")]
+    before = [(a, "sft") for a in ("base", "random", "sft-nothink")]
+    wanted = [*(("sft", a) for a in there if a.split()[0] in RL), *before]
     pairs = [p for p in wanted if set(p) <= set(there)]
     out = []
     for a, b in pairs:
@@ -118,6 +136,7 @@ def _compared(table):
     for c, p in zip(out, corrected): c["p_holm"] = float(p)
     return pairs, out
 
+# %% ../nbs/09_report.ipynb #c0a7e501
 def findings(
     store:Store
 ) -> dict:
@@ -134,10 +153,13 @@ def findings(
     paid = costs(store)
     splits = sorted({split_of(int(s)) for s in table.seed})
     config = read_json((store.run if store.has("eval", "episodes.parquet") else SHIPPED) / "config.json", CONFIG)
-    failures = table.groupby(["arm", "failure"], sort=False).size().unstack(fill_value=0).rename(columns={"": "success"})
+    failures = table.groupby(["arm", "failure"], sort=False).size().unstack(fill_value=0)
+    failures = failures.rename(columns={"": "success"})
+    both = decodings(training, arms, config["profile"]["rl_batch"])
+    seen = {name: ", ".join(table[name].unique()) for name in ("task", "level")}
     return dict(
         headline=headline(compared, arms),
-        protocol=f"Scenes of the {', '.join(splits)} split; tasks {', '.join(table.task.unique())}; levels {', '.join(table.level.unique())}; "
+        protocol=f"Scenes of the {', '.join(splits)} split; tasks {seen['task']}; levels {seen['level']}; "
                  "one greedy text per scene; the same scenes for arms that are compared.",
         thinks=[think_change(table, *p) for p in pairs if p[0] == "sft"],
         standin=store.profile.model == "standin",
@@ -145,7 +167,7 @@ def findings(
         interventions=[] if forced is None else plain(rates(forced)),
         means=plain(table.groupby("arm", sort=False)[MEASURED].mean().reset_index()),
         failures=plain(failures.reset_index()),
-        sampled=sampled(training, arms), departures=departures(training, config["profile"], paid),
+        decodings=both, sampled=sampled(both), departures=departures(training, config["profile"], paid),
         training=training, study=study_rows(store), costs=paid, provenance=config)
 
 def study_rows(
@@ -396,70 +418,25 @@ def demo_video(
     return file.with_suffix(".mp4")
 
 # %% ../nbs/09_report.ipynb #18756e22
-CARD = """---
-{{ card_data }}
----
-# A robot policy that thinks in words, then acts
-
-Adapters for `{{ base }}`. Shown a table and told what to do, it writes what it sees and then a program of picks and places, which a simulated Panda arm runs.
-{% if standin %}
-**The base is a stand-in of four million parameters that comes with [thinkact_nb](https://github.com/thinkact-nb/thinkact_nb), not Gemma. These numbers say nothing about Gemma.**
-{% endif %}
-| policy | task | solved | of | rate | 95 % interval |
-|---|---|---|---|---|---|
-{% for r in rows -%}
-| {{ r.arm }} | {{ r.task }} | {{ r.successes }} | {{ r.n }} | {{ "%.0f %%" | format(100 * r.rate) }} | {{ "%.0f to %.0f %%" | format(100 * r.low, 100 * r.high) }} |
-{% endfor %}
-Test scenes that training never saw, levels {{ levels }}, greedy decoding; Wilson intervals. A film of the same scenes side by side and all else is in `report/`.
-
-## Use it in plain PEFT
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor
-processor = AutoProcessor.from_pretrained("{{ base }}")
-model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained("{{ base }}"), "USER/REPO", subfolder="{{ folder }}")
-```
-
-The policy writes words of its own in the place of the tokenizer's unused slots: `<unusedN>` is word N of {{ words }}, then `<loc00>` to `<loc63>`, a place in 64 by 64 bins. With thinkact_nb, one episode with picture and video: `thinkact act --hub USER/REPO --run robot --task put_on --seed 7`.
-
-## Limits
-
-One simulated table, nine tasks, one arm; never run on a real robot. It cannot refuse, and does not notice that a scene is unlike those it was trained on. Trained on {{ base }}, whose licence applies to the adapters too.
-"""
-
 def model_card(
     store:Store,
     table # episodes, a DataFrame
 ) -> str:
     "The first page of a run's Hub repository. Raises nothing: what was not evaluated is not in it."
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
     from thinkact_nb.evaluate import rates
     from thinkact_nb.sim import SKILLS
     standin, plain = store.profile.model == "standin", table[table.perturbed == ""]
     base = "thinkact_nb/standin" if standin else store.profile.model
     rows = [*rates(plain).assign(task="all").to_dict("records"), *rates(plain, ("task",)).to_dict("records")]
     folder = next((f"rl/{algo}" for algo in RL if (store.run / "rl" / algo / "adapter_config.json").exists()), "sft")
-    data = ModelCardData(base_model=None if standin else base, library_name="peft", tags=["robotics", "vision-language-action", "lora"], pipeline_tag="robotics")
-    return str(ModelCard.from_template(data, template_str=CARD, base=base, standin=standin, rows=rows, folder=folder, levels=", ".join(sorted(set(table.level))),
-                                       words=", ".join(f"`{w}`" for w in ("<think>", "</think>", "<action>", "</action>", *SKILLS))))
+    words = ("<think>", "</think>", "<action>", "</action>", *SKILLS)
+    data = ModelCardData(base_model=None if standin else base, library_name="peft", pipeline_tag="robotics",
+                         tags=["robotics", "vision-language-action", "lora"])
+    return str(render("model_card.md", card_data=data.to_yaml(), base=base, standin=standin, rows=rows, folder=folder,
+                      levels=", ".join(sorted(set(table.level))), words=", ".join(f"`{w}`" for w in words)))
 
 # %% ../nbs/09_report.ipynb #a07b1ee8
-@cache
-def _templates():
-    "The templates of the package."
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    return Environment(loader=PackageLoader("thinkact_nb"), autoescape=True, undefined=StrictUndefined,
-                       trim_blocks=True, lstrip_blocks=True)
-
-def render(
-    template:str, # a file in `templates/`
-    **values
-): # `markupsafe.Markup`, a string that is not escaped again
-    "A template with its values, each escaped unless it was rendered itself."
-    from markupsafe import Markup
-    return Markup(_templates().get_template(template).render(**values))
-
 def percent(x): return "" if x is None else f"{x * 100:.0f} %"
 
 def _plain(x): return "" if x is None else f"{x:.3g}" if isinstance(x, float) else str(x)
@@ -496,15 +473,19 @@ def by_task(
     return out
 
 # %% ../nbs/09_report.ipynb #d93c48a6
-RATES = dict(level="level", arm="arm", n="scenes", successes="successes", rate=("rate", percent), low=("from", percent), high=("to", percent))
+INTERVAL = dict(rate=("rate", percent), low=("from", percent), high=("to", percent))
+RATES = dict(level="level", arm="arm", n="scenes", successes="successes", **INTERVAL)
+DECODED = dict(policy="policy", decoding="decoding", n="texts", **INTERVAL)
 MEANS = dict(
-    arm="arm", reward="reward", r_success="success ±1", r_safety="safety", r_efficiency="efficiency", think_tokens="think, tokens",
-    action_tokens="action, tokens", grounding=("true claims", percent), contact_force="contact, N", dropped=("dropped", percent))
+    arm="arm", reward="reward", r_success="success ±1", r_safety="safety", r_efficiency="efficiency",
+    think_tokens="think, tokens", action_tokens="action, tokens", grounding=("true claims", percent),
+    contact_force="contact, N", dropped=("dropped", percent))
 STUDY = {key: key for key in ("trial", "stage", "hypothesis", "change", "result", "decision")}
 PAID = dict(stage="stage", minutes="minutes", done="what was done")
 RL_CURVES = (
-    (["success"], "success rate of rollouts"), (["reward"], "mean reward"), (["r_safety", "r_efficiency"], "other terms, before weights"),
-    (["think_tokens"], "think length, tokens"), (["kl"], "KL from the SFT policy, nats per token"), (["entropy"], "entropy, nats per token"),
+    (["success"], "success rate of rollouts"), (["reward"], "mean reward"),
+    (["r_safety", "r_efficiency"], "other terms, before weights"), (["think_tokens"], "think length, tokens"),
+    (["kl"], "KL from the SFT policy, nats per token"), (["entropy"], "entropy, nats per token"),
     (["grounding"], "true claims in thinks, share"), (["distinct_thinks"], "thinks that differ in form, share"),
     (["explained_variance"], "variance of returns foreseen, share"))
 
@@ -517,7 +498,8 @@ def case_html(
     "A case: the scene, what both policies thought and did, and the command that shows it again."
     from thinkact_nb.think import scene_of
     scene = scene_of(case)
-    return render("case.html", case=case, a=a, b=b, command=command, size=SIDE, told={s: told(case[f"think_{s}"], scene) for s in "ab"})
+    thinks = {s: told(case[f"think_{s}"], scene) for s in "ab"}
+    return render("case.html", case=case, a=a, b=b, command=command, size=SIDE, told=thinks)
 
 def curves(
     training:dict # log of each stage
@@ -541,14 +523,16 @@ def page(
     home:str=""        # address of the page to go back to; "": none, as in a file that is mailed
 ) -> str:
     "The report as HTML."
-    rates_alt = "; ".join(f"{a['level']} {a['arm']} {percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})" for a in found["arms"])
+    reach = lambda a: f"{percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})"
+    rates_alt = "; ".join(f"{a['level']} {a['arm']} {reach(a)}" for a in found["arms"])
     return render(
         "report.html", found=found, pair=pair, video=video, note=note, home=home,
         cases=[case_html(c, *pair, f"thinkact act --run {run}") for c in examples],
         by_task=by_task(found["by_task"]), curves=curves(found["training"]),
         failure_columns={k: k.replace("_", " ") for k in (found["failures"] or [{}])[0]},
         rates_alt=f"Success rates: {rates_alt}", svg=lambda drawn: data_uri(drawn, "image/svg+xml"),
-        corrected=lambda c: f"Holm-corrected p = {c['p_holm']:.2g}.", table=as_table, rate_chart=rate_chart, RATES=RATES, MEANS=MEANS, STUDY=STUDY, PAID=PAID)
+        corrected=lambda c: f"Holm-corrected p = {c['p_holm']:.2g}.", table=as_table, rate_chart=rate_chart,
+        RATES=RATES, DECODED=DECODED, MEANS=MEANS, STUDY=STUDY, PAID=PAID)
 
 # %% ../nbs/09_report.ipynb #3e8e3b9f
 def build_report(

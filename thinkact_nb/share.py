@@ -7,12 +7,12 @@ __all__ = ['KOREAN', 'ASKED_IN_KOREAN', 'IN_KOREAN', 'PARTICLES', 'CAMERA', 'JOI
            'in_korean', 'told_in_korean', 'push_to_hub', 'stream_dataset', 'to_files', 'to_lerobot', 'browse']
 
 # %% ../nbs/02b_share.ipynb #4c6ba528
-import html, io, json, tempfile
+import io, json, tempfile
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from .env import UserError
-from .files import write_json
+from .files import render, write_json
 from .hub import public_fault
 from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
 from .tasks import RELATIONS, TASKS
@@ -299,7 +299,7 @@ def browse():
     def show(task, level, seed, lang):
         row = demonstrate((make_scene(task, level, seed), 256, lang, 0., 0.))
         picture.value = row["image"]["bytes"]
-        text.value = f"<b>{row['instruction']}</b><p>{html.escape(row['output'])}</p>"
+        text.value = render("said.html", instruction=row["instruction"], end="", output=row["output"])
     choices = dict(task=widgets.Dropdown(options=list(TASKS)), level=widgets.Dropdown(options=list(LEVELS)),
                    seed=widgets.BoundedIntText(0, min=0, max=2**31 - 1), lang=widgets.Dropdown(options=list(LANGUAGES)))
     for name, choice in choices.items(): choice.description = name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KNOWN = Path(__file__).parent/'numbers.txt'
-# what is no quantity: code, links and their addresses, formulas, names such as L0 and 06_ppo, headings, tables of arXiv numbers
-NOT_PROSE = [r'(?s)```.*?```', r'`[^`]*`', r'(?s)\$\$.*?\$\$', r'\$[^$\n]+\$', r'<[^>]+>', r'(?<=\])\([^)]*\)', r'\[[\d.]+\]', r'https?://\S+', r'(?m)^#.*$', r'(?m)^\s*\d+\. ']
+# what is no quantity: code, links and their addresses, formulas, names such as L0 and 06_ppo, headings, tables of arXiv numbers; and what tools/front.py writes
+NOT_PROSE = [r'(?s)<!-- front -->.*?<!-- /front -->', r'(?s)```.*?```', r'`[^`]*`', r'(?s)\$\$.*?\$\$', r'\$[^$\n]+\$', r'<[^>]+>', r'(?<=\])\([^)]*\)', r'\[[\d.]+\]', r'https?://\S+', r'(?m)^#.*$', r'(?m)^\s*\d+\. ']
 NUMBER = re.compile(r'(?<![\w.,/-])[−+-]?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:\s*(%))?(?![\w/]|\.\d|,\d{3})')
 VALUE = re.compile(r'(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?')
 SMALL = 12  # counts up to here are language: "two ways", "step 3"

@@ -2,7 +2,7 @@
 
     make demo && .venv/bin/python tools/ship_demo.py
 
-Adapters, logs, the episode table and how it was made; no path of this machine goes along."""
+Adapters, logs, the episode table and how it was made; no path of this machine goes along. `tools/front.py` then writes the front page's numbers."""
 import json
 import shutil
 from dataclasses import dataclass

@@ -1,0 +1,138 @@
+"""What the front page says of the two runs whose tables come with the package: the block between the marks in nbs/index.ipynb
+and README.ko.md, and the chart nbs/rates.svg. Every number of it is computed here.
+
+    .venv/bin/python tools/front.py          # writes them; then `make export`, since README.md is written from the index
+    .venv/bin/python tools/front.py --check  # says which of them are not what the tables give
+
+A chart is compared by the numbers in its description: another version of matplotlib draws the same chart with other bytes."""
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
+
+from thinkact_nb.evaluate import compare, rates
+from thinkact_nb.report import chart
+from thinkact_nb.store import SHIPPED, kept
+from thinkact_nb.think import claim_table
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+CHART = Path('nbs/rates.svg')
+BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
+PAGES = {'nbs/index.ipynb': ('front.md.jinja', ''), 'README.ko.md': ('front.ko.md.jinja', 'nbs/')}  # template, and where its links begin
+NOT_RL = ('expert', 'random', 'base', 'sft', 'sft-nothink')
+
+
+def named(arm, first):
+    "What a policy is called: its kind and its seed of training, the first one's where the arm does not say."
+    kind, _, seed = arm.partition(' seed ')
+    return f'{kind.upper() if kind.isalpha() else kind}, seed {seed or first}'
+
+
+def of_run(table, config, logs):
+    "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons."
+    rl = [arm for arm in table.arm.unique() if arm not in NOT_RL]
+    found = rates(table, ['level']).set_index(['level', 'arm']).to_dict('index')
+    levels = [dict(name=level, n=len(rows[rows.arm == 'sft']), sft=found[level, 'sft'],
+                   rl=[dict(found[level, arm], arm=arm, name=named(arm, config['seed']), compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
+    updates = [len(log) for log in logs]
+    minutes = [sum(v for entry in log for k, v in entry.items() if k.startswith('seconds_') and v)/60 for log in logs]
+    profile = config['profile']
+    return dict(demonstrations=profile['demonstrations'], episodes=updates[0]*profile['rl_batch'], minutes=minutes, rl=rl, levels=levels)
+
+
+def places_true(table, arm): return claim_table(table[table.arm == arm]).set_index('kind').true['place']
+
+
+def runs(shipped=SHIPPED):
+    "The demo's run and the long run, from their tables, logs and configurations."
+    tables, read = kept('episodes.parquet').parent, lambda file: json.loads(file.read_text(encoding='utf-8'))
+    demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), read(shipped/'config.json'), [read(file) for file in sorted(shipped.glob('rl/*/log.json'))])
+    table, log = pd.read_parquet(tables/'episodes.parquet'), pd.read_parquet(tables/'long_log.parquet')
+    long = of_run(table, read(tables/'long'/'config.json'), [rows.to_dict('records') for _, rows in log.groupby('seed')])
+    first = table[table.level == long['levels'][0]['name']]
+    nothink = rates(first).set_index('arm').rate['sft-nothink']
+    return dict(demo=demo, long=long | dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink))
+
+
+def block(found, template, at):
+    "The block of a page, from its template."
+    env = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    env.filters |= dict(per_cent=lambda share: f'{share*100:.0f}', points=lambda share: f'{round(share*100):+d}'.replace('-', '−').replace('+0', '0'),
+                        short=lambda p: '1' if p > .995 else f'{p:.2f}' if p >= .01 else f'{p:.0e}'.replace('e-0', 'e-'))
+    return env.get_template(template).render(found, at=at, chart=at + CHART.name)
+
+
+def bars(found):
+    "What the chart draws: (run and level, [(name of the policy, its rate with interval)])."
+    for run, title in (('demo', 'make demo'), ('long', 'long run')):
+        for level in found[run]['levels']:
+            yield f'{title}\n{level["name"]}', [('SFT', level['sft']), *((r['name'], r) for r in level['rl'])]
+
+
+def described(found):
+    "The chart in words, with every number that it draws."
+    said = (f'{where.replace(chr(10), " ")}: ' + ', '.join(f'{name} {r["rate"]:.1%} ({r["low"]:.1%} to {r["high"]:.1%})' for name, r in policies) for where, policies in bars(found))
+    return 'Share of test scenes solved, with 95 % Wilson intervals. ' + '; '.join(said) + '.'
+
+
+def drawn(found):
+    "The chart as SVG: a group for each run and level, a colour and a mark for each policy."
+    groups = list(bars(found))
+    names = list(dict.fromkeys(name for _, policies in groups for name, _ in policies))
+    marks = dict(zip(names, 'so^DvPX'))
+
+    def draw(ax):
+        for x, (_, policies) in enumerate(groups):
+            for i, (name, r) in enumerate(policies):
+                reach = [[100*(r['rate'] - r['low'])], [100*(r['high'] - r['rate'])]]
+                at = x + .17*(i - (len(policies) - 1)/2)
+                first = next(y for y, (_, some) in enumerate(groups) if name in dict(some)) == x
+                ax.errorbar(at, 100*r['rate'], yerr=reach, fmt=marks[name], capsize=4, color=f'C{names.index(name)}', label=name if first else None)
+        ax.axvline(len(found['demo']['levels']) - .5, color='#7d8590', linewidth=.8, linestyle=':')
+        ax.set_xticks(range(len(groups)), [where for where, _ in groups])
+        ax.set_xlim(-.5, len(groups) - .5)
+        ax.set_ylim(0, 116)  # room for the legend
+        ax.set_yticks(range(0, 101, 20))
+        ax.set_ylabel('test scenes solved (%)')
+        ax.set_xlabel('run and level of the scenes')
+        ax.set_title('What RL adds to SFT, stand-in, greedy decoding, 95 % intervals')
+        ax.grid(axis='y', alpha=.3)
+        ax.legend(ncols=len(names), loc='upper center', fontsize=9)
+    svg = chart(draw, (7.2, 3.4)).decode()
+    return svg.replace('<style>', f'<title>Success in test scenes</title>\n<desc>{escape(described(found))}</desc>\n<style>', 1)
+
+
+def with_block(path, new):
+    "A page's text with another block between its marks."
+    text = path.read_text(encoding='utf-8')
+    if path.suffix == '.ipynb':
+        nb = json.loads(text)
+        [cell] = [c for c in nb['cells'] if '<!-- front -->' in ''.join(c['source'])]
+        cell['source'] = BLOCK.sub(lambda m: m[1] + new, ''.join(cell['source'])).splitlines(True)
+        return json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
+    return BLOCK.sub(lambda m: m[1] + new, text)
+
+
+def stale(found, root=ROOT):
+    "The text of each page that is not what the tables give, and of the chart."
+    made = {root/page: with_block(root/page, block(found, *how)) for page, how in PAGES.items()}
+    out = {path: text for path, text in made.items() if path.read_text(encoding='utf-8') != text}
+    picture = root/CHART
+    if not picture.exists() or str(escape(described(found))) not in picture.read_text(encoding='utf-8'): out[picture] = None
+    return out
+
+
+def main(check):
+    found = runs()
+    old = stale(found)
+    if check: return [f'{path.relative_to(ROOT)}: not what the tables give; run tools/front.py, then `make export`' for path in old]
+    for path, text in (old | {ROOT/CHART: drawn(found)}).items(): path.write_text(text, encoding='utf-8')
+    return []
+
+
+if __name__ == '__main__': sys.exit('\n'.join(main('--check' in sys.argv)) or None)
