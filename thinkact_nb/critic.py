@@ -9,6 +9,7 @@ __all__ = ['PRIVILEGED', 'FACTS', 'RIDGE', 'KEEP', 'claim_ends', 'privileged_fac
 # %% ../nbs/05b_critic.ipynb #b1347380
 import re
 import numpy as np, torch
+from fastcore.basics import patch
 from .sim import COLOURS, SIZES, SKILLS, Scene, solve, to_bins
 from .tasks import RELATIONS, TASKS
 from .data import CLAIMS, claims, think_of
@@ -61,7 +62,8 @@ def privileged_facts(
     return said + [*_places(text, scene), *_steps(text, scene)]
 
 # %% ../nbs/05b_critic.ipynb #05b00008
-_NAMED = re.compile(rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})|{'|'.join(RELATIONS)}|farthest|nearest|matching|odd")
+_NAMED = re.compile("|".join([rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})", *RELATIONS,
+                              "farthest", "nearest", "matching", "odd"]))
 
 def _about(kind, said):
     "What a claim is about, whatever its words, places and numbers."
@@ -77,7 +79,7 @@ def due(
 def checked(
     text:str,
     scene:Scene
-) -> list[tuple[int, bool, bool]]: # where a claim ends, whether it is true, whether it is one more of those that are due
+) -> list[tuple[int, bool, bool]]: # where a claim ends, whether it is true, whether it is one more of those due
     "Each claim of a text, judged as it ends. Any text is read."
     said_before, most, found = set(), due(scene), []
     for (kind, said, true), end in zip(claims(text, scene), claim_ends(text), strict=True):
@@ -95,7 +97,7 @@ def facts(
     pieces:list[str], # a text, token by token
     scene:Scene
 ) -> np.ndarray: # (tokens, FACTS): before each token
-    "How far a text has come: good things as shares of what is due, bad ones 0 or 1; for all tasks alike, and for its own."
+    "How far a text has come: shares of what is due, and 0 or 1 for what is bad; for all tasks alike, and for its own."
     text, starts = "".join(pieces), np.cumsum([0, *map(len, pieces)])[:-1]
     known = [(end, name) for end, name in privileged_facts(text, scene) if name != "true claim"]
     known += [(end, "made") for end, true, new in checked(text, scene) if true and new]
@@ -108,9 +110,6 @@ def facts(
     return np.concatenate([came, task.reshape(len(pieces), -1)], 1)
 
 # %% ../nbs/05b_critic.ipynb #9b31bb10
-RIDGE = 1., 100.  # tokens' worth of doubt about a fact: for all tasks alike, for one task
-KEEP = .75        # of what earlier rollouts said about facts, at each new one
-
 class ValueHead(torch.nn.Module):
     "What the text so far is worth: a linear read-out of the hidden state that starts at zero, and a fit to facts."
     def __init__(self,
@@ -137,25 +136,31 @@ class ValueHead(torch.nn.Module):
     ): # (texts, tokens)
         return values + self.told(facts).squeeze(-1) if self.told else values
 
-    def fitted(self,
-        squares:torch.Tensor, # (facts, facts): products of facts, summed over tokens
-        products:torch.Tensor # (facts,): of facts and of what was earned
-    ): # (facts,)
-        "What each fact is worth, by these and by what is kept of earlier rollouts."
-        alike, own = RIDGE
-        doubt = torch.full_like(products, own)
-        doubt[:len(PRIVILEGED)] = alike
-        squares, products = KEEP * self.squares + squares, KEEP * self.products + products
-        return torch.linalg.solve(squares + torch.diag(doubt), products).float()
+# %% ../nbs/05b_critic.ipynb #05b00102
+RIDGE = 1., 100.  # tokens' worth of doubt about a fact: for all tasks alike, for one task
+KEEP = .75        # of what earlier rollouts said about facts, at each new one
 
-    def learn(self,
-        squares:torch.Tensor, # as of `fitted`, of a whole rollout
-        products:torch.Tensor
-    ):
-        "Take up what a rollout says about facts."
-        self.told.weight.data = self.fitted(squares, products)[None]
-        self.squares.mul_(KEEP).add_(squares)
-        self.products.mul_(KEEP).add_(products)
+@patch
+def fitted(self:ValueHead,
+    squares:torch.Tensor, # (facts, facts): products of facts, summed over tokens
+    products:torch.Tensor # (facts,): of facts and of what was earned
+): # (facts,)
+    "What each fact is worth, by these and by what is kept of earlier rollouts."
+    alike, own = RIDGE
+    doubt = torch.full_like(products, own)
+    doubt[:len(PRIVILEGED)] = alike
+    squares, products = KEEP * self.squares + squares, KEEP * self.products + products
+    return torch.linalg.solve(squares + torch.diag(doubt), products).float()
+
+@patch
+def learn(self:ValueHead,
+    squares:torch.Tensor, # as of `fitted`, of a whole rollout
+    products:torch.Tensor
+):
+    "Take up what a rollout says about facts."
+    self.told.weight.data = self.fitted(squares, products)[None]
+    self.squares.mul_(KEEP).add_(squares)
+    self.products.mul_(KEEP).add_(products)
 
 # %% ../nbs/05b_critic.ipynb #4a329ecc
 def value_loss(
