@@ -90,8 +90,8 @@ def checked(
     return found
 
 # %% ../nbs/05b_critic.ipynb #34eb2a9f
-PRIVILEGED = ("made", "right step", "false claim", "strange place", "wrong step", "acts")
-FACTS = len(PRIVILEGED) + (1 + len(PRIVILEGED)) * len(TASKS)  # numbers for each token
+PRIVILEGED = ("begun", "made", "right step", "false claim", "strange place", "wrong step", "acts")
+FACTS = len(PRIVILEGED) * (1 + len(TASKS))  # numbers for each token: for all tasks alike, and for each
 
 def facts(
     pieces:list[str], # a text, token by token
@@ -103,11 +103,12 @@ def facts(
     known += [(end, "made") for end, true, new in checked(text, scene) if true and new]
     whole = {"made": due(scene), "right step": len(solve(scene).steps)}
     came = np.zeros((len(pieces), len(PRIVILEGED)))
+    came[:, PRIVILEGED.index("begun")] = 1
     for end, name in known: came[starts >= end, PRIVILEGED.index(name)] += 1 / whole.get(name, 1)
     came = came.clip(max=1)
-    task = np.zeros((len(pieces), len(TASKS), 1 + len(PRIVILEGED)))
-    task[:, list(TASKS).index(scene.task)] = np.concatenate([np.ones((len(pieces), 1)), came], 1)
-    return np.concatenate([came, task.reshape(len(pieces), -1)], 1)
+    own = np.zeros((len(pieces), len(TASKS), len(PRIVILEGED)))
+    own[:, list(TASKS).index(scene.task)] = came
+    return np.concatenate([came, own.reshape(len(pieces), -1)], 1)
 
 # %% ../nbs/05b_critic.ipynb #9b31bb10
 class ValueHead(torch.nn.Module):
@@ -137,8 +138,8 @@ class ValueHead(torch.nn.Module):
         return values + self.told(facts).squeeze(-1) if self.told else values
 
 # %% ../nbs/05b_critic.ipynb #05b00102
-RIDGE = 1., 100.  # tokens' worth of doubt about a fact: for all tasks alike, for one task
-KEEP = .75        # of what earlier rollouts said about facts, at each new one
+RIDGE = 1e-3, 100.  # tokens' worth of doubt about a fact: for all tasks alike, for one task
+KEEP = .75          # of what earlier rollouts said about facts, at each new one
 
 @patch
 def fitted(self:ValueHead,
