@@ -1,0 +1,96 @@
+"""The runs behind the pages on RL: SFT on some demonstrations, RL from there, all judged on the same test scenes.
+
+    python benchmark/arms.py --start 900 --arm ppo --seed 0
+
+One command is one run, on one thread. Stopped and called again it goes on; what it found goes to benchmark/results/.
+
+The plan, written before the first run of it. Pilots (on validation scenes, not kept) said that SFT of 900 demonstrations and 171 steps is not trained
+out: 318 steps on the same demonstrations gave as much as rejection sampling with as many steps. They also said that at rates of 6e-4 and more the
+policy wanders, and forgets the tasks that need the longest texts, whatever the advantages. So:
+
+- Starts: SFT on 300, 900 and 2,700 demonstrations, 507 steps each, rate 5e-3, seed 0.
+- Arms: those of `ARMS`, seeds 0, 1 and 2 of RL, 32 updates of 256 episodes on level L0. First the rates of `ppo` from 900 demonstrations, 16 updates,
+  seed 0, judged by 198 validation scenes (`--look`): the rate with most successes is every arm's, of equal ones the smaller.
+- Judged greedily by 306 test scenes of L0; `ppo` and `ppo+true` also of L1 to L3.
+- Tests: exact McNemar on scenes for each seed; a t interval of the mean difference over the three seeds. The family for Holm: `ppo`, `ppo+true` and
+  `grpo`, each against its start from 900 demonstrations, by the seed with the median difference. All else is description.
+- What would say that RL does not pay here: a mean difference below 5 points, or an interval over seeds that holds 0."""
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+import torch
+import tyro
+from thinkact_nb.data import make_dataset
+from thinkact_nb.env import PROFILES, SPLITS, hardware
+from thinkact_nb.evaluate import evaluate, paired
+from thinkact_nb.pool import SimPool
+from thinkact_nb.ppo import train_rl
+from thinkact_nb.sft import train_sft
+from thinkact_nb.store import Store
+from thinkact_nb.tasks import spread
+
+STEPS, RATE, TEST, LOOK = 507, 5e-3, 306, 198
+ARMS = {"ppo": dict(algo="ppo"), "ppo, λ 0.95": dict(algo="ppo", lam=.95), "ppo+true": dict(algo="ppo+true"), "grpo": dict(algo="grpo"),
+        "rloo": dict(algo="rloo"), "ppo, blind critic": dict(algo="ppo", privileged=False)}
+
+
+@dataclass
+class Settings:
+    "Which run."
+    start: Literal[300, 900, 2700] = 900  # demonstrations
+    arm: str = "ppo"                      # a name in ARMS
+    seed: int = 0                         # of RL
+    updates: int = 32
+    rate: float = 2e-4                    # of RL
+    levels: tuple[str, ...] = ("L0",)     # judged
+    look: bool = False                    # True: on validation scenes, to choose a rate
+    run: Path = Path("runs/benchmark")
+    steps: int = STEPS                    # of SFT
+
+
+def begin(settings):
+    "The SFT that all arms of a start begin from: its store."
+    profile = replace(PROFILES["tiny"], demonstrations=settings.start, sft_learning_rate=RATE)
+    store = Store(settings.run / f"sft-{settings.start}", profile, seed=0)
+    with SimPool(0) as pool:
+        if not store.has("data"):
+            make_dataset(settings.start, store.begin("data"), pool, seed=SPLITS["train"])
+    if not (store.run / "sft" / "log.json").exists():
+        train_sft(store, resume=True, steps=settings.steps)
+    return store
+
+
+def name(settings): return f"{settings.start}-{settings.arm}-{settings.rate:g}-{settings.updates}-seed{settings.seed}{'-look' * settings.look}".replace(", ", "-")
+
+
+def main(settings: Settings):
+    torch.set_num_threads(1)
+    out = Path(__file__).parent / "results" / f"{name(settings)}.json"
+    sft, arm = begin(settings), dict(ARMS[settings.arm])
+    algo, clock = arm.pop("algo"), time.process_time()
+    store = Store(settings.run / name(settings).removesuffix("-look"), replace(sft.profile, rl_learning_rate=settings.rate), seed=0)
+    if not store.has("sft", "adapter_config.json"):
+        shutil.copytree(sft.run / "sft", store.run / "sft", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
+    with SimPool(0) as pool:
+        log = train_rl(store, pool, algo, seed=settings.seed, resume=True, updates=settings.updates, **arm)
+        minutes = (time.process_time() - clock) / 60
+        split, n = ("validation", LOOK) if settings.look else ("test", TEST)
+        rows = {level: evaluate(store, ["sft", algo], spread(n, levels=(level,), seed=SPLITS[split]), pool, resume=True) for level in settings.levels}
+    found = dict(asdict(settings) | dict(run=None), minutes=round(minutes, 1), machine=hardware(), levels={})
+    for level, table in rows.items():
+        both = paired(table, "sft", algo)
+        rates = {which: dict(success=int(both[f"success_{end}"].sum()), true_claims=round(both[f"grounding_{end}"].mean(), 4), tokens=round(both[f"think_tokens_{end}"].mean(), 1),
+                             by_task={t: int(s) for t, s in both.groupby("task")[f"success_{end}"].sum().items()}) for which, end in (("sft", "a"), ("rl", "b"))}
+        gained, lost = int((both.success_b & ~both.success_a).sum()), int((both.success_a & ~both.success_b).sum())
+        found["levels"][level] = dict(scenes=len(both), gained=gained, lost=lost, **rates)
+    found["rollouts"] = [round(float(s), 4) for s in log.success]
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(out, {level: (r["sft"]["success"], r["rl"]["success"], r["scenes"]) for level, r in found["levels"].items()})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
