@@ -25,7 +25,7 @@ import torch
 import tyro
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import PROFILES, SPLITS, hardware
-from thinkact_nb.evaluate import evaluate, paired
+from thinkact_nb.evaluate import Comparison, compare, evaluate
 from thinkact_nb.pool import SimPool
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.sft import train_sft
@@ -58,6 +58,7 @@ def begin(settings):
     with SimPool(0) as pool:
         if not store.has("data"):
             make_dataset(settings.start, store.begin("data"), pool, seed=SPLITS["train"])
+            store.push("data")
     if not (store.run / "sft" / "log.json").exists():
         train_sft(store, resume=True, steps=settings.steps)
     return store
@@ -81,15 +82,14 @@ def main(settings: Settings):
         rows = {level: evaluate(store, ["sft", algo], spread(n, levels=(level,), seed=SPLITS[split]), pool, resume=True) for level in settings.levels}
     found = dict(asdict(settings) | dict(run=None), minutes=round(minutes, 1), machine=hardware(), levels={})
     for level, table in rows.items():
-        both = paired(table, "sft", algo)
-        rates = {which: dict(success=int(both[f"success_{end}"].sum()), true_claims=round(both[f"grounding_{end}"].mean(), 4), tokens=round(both[f"think_tokens_{end}"].mean(), 1),
-                             by_task={t: int(s) for t, s in both.groupby("task")[f"success_{end}"].sum().items()}) for which, end in (("sft", "a"), ("rl", "b"))}
-        gained, lost = int((both.success_b & ~both.success_a).sum()), int((both.success_a & ~both.success_b).sum())
-        found["levels"][level] = dict(scenes=len(both), gained=gained, lost=lost, **rates)
+        means = table.groupby("arm")[["grounding", "think_tokens"]].mean().round(4)
+        solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
+        found["levels"][level] = dict(compared=asdict(compare(table, "sft", algo)), means=means.to_dict("index"), solved_by_task=solved.to_dict("index"))
     found["rollouts"] = [round(float(s), 4) for s in log.success]
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(out, {level: (r["sft"]["success"], r["rl"]["success"], r["scenes"]) for level, r in found["levels"].items()})
+    for level, r in found["levels"].items():
+        print(out, level, Comparison(**r["compared"]))
 
 
 if __name__ == "__main__":

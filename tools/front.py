@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from thinkact_nb.evaluate import compare, rates
-from thinkact_nb.report import chart
+from thinkact_nb.report import RL, chart
 from thinkact_nb.store import SHIPPED, kept
 from thinkact_nb.think import claim_table
 
@@ -24,7 +24,6 @@ ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
 PAGES = {'nbs/index.ipynb': ('front.md.jinja', ''), 'README.ko.md': ('front.ko.md.jinja', 'nbs/')}  # template, and where its links begin
-NOT_RL = ('expert', 'random', 'base', 'sft', 'sft-nothink')
 
 
 def named(arm, first):
@@ -35,7 +34,7 @@ def named(arm, first):
 
 def of_run(table, config, logs):
     "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons."
-    rl = [arm for arm in table.arm.unique() if arm not in NOT_RL]
+    rl = [arm for arm in table.arm.unique() if arm.split()[0] in RL]
     found = rates(table, ['level']).set_index(['level', 'arm']).to_dict('index')
     levels = [dict(name=level, n=len(rows[rows.arm == 'sft']), sft=found[level, 'sft'],
                    rl=[dict(found[level, arm], arm=arm, name=named(arm, config['seed']), compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
