@@ -45,6 +45,7 @@ def arm(settings, rate):
     if not store.has("data"):
         with SimPool(1) as pool:
             make_dataset(settings.demonstrations, store.begin("data"), pool, seed=SPLITS["train"])
+        store.push("data")
     log = train_sft(store, resume=True, validation=36)
     looks = Validation(store, TASKS, ["L0"], settings.scenes)
     rows = looks.episodes(load_model(profile, str(store.path("sft"))), load_processor(profile))
