@@ -27,7 +27,8 @@ from thinkact_nb import memory, model as m, words
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.files import seal
 from thinkact_nb.store import Store
-from thinkact_nb.ppo import rl_config, rl_trainer
+from thinkact_nb.algorithms import rl_config
+from thinkact_nb.trainer import rl_trainer
 from thinkact_nb.sft import make_trainer, sft_config
 
 EYES = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8) for i in range(2)]

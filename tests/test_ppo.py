@@ -18,7 +18,8 @@ from PIL import Image
 from transformers import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from thinkact_nb import critic, ledger, ppo, sim
+from thinkact_nb import algorithms, critic, ledger, ppo, sim
+from thinkact_nb import trainer as rl
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
@@ -43,7 +44,7 @@ def rollouts(draw):
 @given(rollouts())
 def test_gae_is_the_sum_it_stands_for(rollout):
     rewards, values, mask, gamma, lam, _ = rollout
-    advantages, returns = ppo.gae(rewards, values, mask, gamma, lam)
+    advantages, returns = critic.gae(rewards, values, mask, gamma, lam)
     for i, n in enumerate(mask.sum(1).int().tolist()):
         value = lambda t: values[i, t].item() if t < n else 0.
         delta = [rewards[i, t].item() + gamma*value(t + 1) - value(t) for t in range(n)]
@@ -67,12 +68,13 @@ def test_value_loss_is_the_mean_of_the_worse_square(rollout, clip):
 def trainer(tmp_path, monkeypatch):
     "Makes a trainer with no model: TRL's part of a rollout is written down by hand, and ours is what is looked at."
     def make(algo='ppo', rollout=None, values=None, raw=None, **settings):
-        made = object.__new__(ppo.PPOTrainer)
+        made = object.__new__(rl.PPOTrainer)
         alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model, process_index=0, device='cpu')
-        config = ppo.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
+        config = algorithms.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
         made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
                              _metrics=dict(train=defaultdict(list)), _seconds={},
                              model=SimpleNamespace(value_head=critic.ValueHead(3) if algo.startswith('ppo') else None),
+                             processing_class=SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids={'</think>': 7}.get)),
                              state=SimpleNamespace(global_step=0), reward_funcs=[None], current_gradient_accumulation_steps=1,
                              _step=0, _buffered_inputs=[rolled()])
 
@@ -80,7 +82,7 @@ def trainer(tmp_path, monkeypatch):
             self._seen.rewards = raw
             self._seen.passes.append((rollout['old_per_token_logps'], values))
             return dict(rollout)
-        monkeypatch.setattr(ppo.GRPOTrainer, '_generate_and_score_completions', trl)
+        monkeypatch.setattr(rl.GRPOTrainer, '_generate_and_score_completions', trl)
         return made
     return make
 
@@ -135,8 +137,8 @@ def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(trainer):
 
 def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
     "Guard: without the KL term the policy may leave the language; these are the numbers that the page on PPO names."
-    configs = {algo: ppo.rl_config(PROFILE, tmp_path, algo, 1) for algo in ppo.ALGORITHMS}
-    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(ppo.ALGORITHMS, (.02, 1., 1.)) | {'ppo+true': (.02, 1., .9)}
+    configs = {algo: algorithms.rl_config(PROFILE, tmp_path, algo, 1) for algo in algorithms.ALGORITHMS}
+    assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(algorithms.ALGORITHMS, (.02, 1., 1.)) | {'ppo+true': (.02, 1., .9)}
     assert [algo for algo, c in configs.items() if c.verified] == ['ppo+true'] and not any(c.target_kl for c in configs.values())
     assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+true': 1, 'ppo+credit': 1, 'ppo+short': 1}
     extras = {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency}
@@ -157,20 +159,17 @@ def test_leave_one_out_is_the_group_mean_times_n_over_n_minus_one(trainer, algo,
 
 def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatch):
     "Guard: what a think contributes is added to the advantage of its own tokens, with a plus."
-    monkeypatch.setattr(ppo.PPOTrainer, '_contribution', lambda self, inputs, episodes: torch.tensor([2., -1.]))
-    monkeypatch.setattr(ppo.PPOTrainer, '_thinking', lambda self, ids: torch.tensor([[1., 1, 0], [1, 0, 0]]))
+    monkeypatch.setattr(rl.PPOTrainer, '_contribution', lambda self, inputs, episodes: torch.tensor([2., -1.]))
+    monkeypatch.setattr(rl, 'thinking', lambda ids, closes: torch.tensor([[1., 1, 0], [1, 0, 0]]))
     out = trainer('ppo+credit', rollout=rolled(), values=VALUES*0, raw=RAW)._generate_and_score_completions(None)
     with_credit = torch.tensor([[1 + .5*2, 1 + .5*2, 1], [-1 - .5, -1, 0]])
     torch.testing.assert_close(out['advantages'], standardised(with_credit).float())
 
 
-def test_a_think_ends_with_its_closing_tag(trainer):
+def test_a_think_ends_with_its_closing_tag():
     "Guard: credit falls on the think and its closing tag, and on nothing after it."
-    made = trainer()
-    tokenizer = SimpleNamespace(convert_tokens_to_ids={'</think>': 7}.get)
-    made.processing_class = SimpleNamespace(tokenizer=tokenizer)
     ids = torch.tensor([[3, 3, 7, 4, 7], [7, 3, 3, 3, 3], [3, 3, 3, 3, 3]])
-    assert made._thinking(ids).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert algorithms.thinking(ids, 7).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
 def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monkeypatch):
@@ -180,9 +179,9 @@ def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monk
     made.reward_funcs = [SimpleNamespace(pool=None, weights=None)]
     made.model.eval = made.model.train = lambda: None
     made.processing_class = SimpleNamespace(tokenizer=None)
-    monkeypatch.setattr(ppo, 'write', lambda model, processor, images, instructions, starts, *_: starts)
+    monkeypatch.setattr(rl, 'write', lambda model, processor, images, instructions, starts, *_: starts)
     worth = {'<think>a</think>': 1., '<think>b</think>': -1., '<think>c</think>': .5}
-    monkeypatch.setattr(ppo, 'judge', lambda scenes, outputs, *_: [SimpleNamespace(reward=worth[o]) for o in outputs])
+    monkeypatch.setattr(rl, 'judge', lambda scenes, outputs, *_: [SimpleNamespace(reward=worth[o]) for o in outputs])
     gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3, episodes)
     assert gained.tolist() == [1 - .5, -1 - 1, 0]
 
@@ -237,7 +236,7 @@ def test_the_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
     rewards = torch.tensor([[1.], [-1], [1], [1]])
     # in the first half of the texts the second fact comes with -1, in the second with 1
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
-    monkeypatch.setattr(ppo.PPOTrainer, '_facts', lambda self, ids, pieces, episodes: facts)
+    monkeypatch.setattr(rl.PPOTrainer, '_facts', lambda self, ids, pieces, episodes: facts)
     made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
     made.processing_class = SimpleNamespace(batch_decode=lambda ids: [''] * len(ids))
     made.model.value_head = critic.ValueHead(3, 2)
@@ -260,7 +259,7 @@ def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
     def trl(self, model, inputs):
         self._seen.passes.append((now, values))
         return torch.tensor(3.)
-    monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
+    monkeypatch.setattr(rl.GRPOTrainer, '_compute_loss', trl)
     given = rolled(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3), returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]))
     loss = made._compute_loss(None, given)
     error = (.9**2 + 4)/5/2  # clipping takes the larger error, and none has moved beyond .2
@@ -275,7 +274,7 @@ def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, a
         self._seen.passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
         mask = inputs['completion_mask']
         return (inputs['each']*mask).sum()/mask.sum()/self.current_gradient_accumulation_steps
-    monkeypatch.setattr(ppo.GRPOTrainer, '_compute_loss', trl)
+    monkeypatch.setattr(rl.GRPOTrainer, '_compute_loss', trl)
     made = trainer(algo)
     critic = dict(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3))
     masks, losses, returns = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2)), (1., 4.), (1., 3.)
@@ -292,9 +291,9 @@ def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, a
 def test_a_rollout_holds_whole_minibatches(tmp_path):
     "Guard: a minibatch that begins in one rollout and ends in the next has no mean."
     odd = replace(PROFILE, rl_batch=5*PROFILE.rl_micro_batch)
-    assert ppo.rl_config(odd, tmp_path).gradient_accumulation_steps == 1
-    assert ppo.rl_config(PROFILE, tmp_path).gradient_accumulation_steps == 4
-    with pytest.raises(ValueError, match='no whole number of minibatches'): ppo.rl_config(odd, tmp_path, gradient_accumulation_steps=2)
+    assert algorithms.rl_config(odd, tmp_path).gradient_accumulation_steps == 1
+    assert algorithms.rl_config(PROFILE, tmp_path).gradient_accumulation_steps == 4
+    with pytest.raises(ValueError, match='no whole number of minibatches'): algorithms.rl_config(odd, tmp_path, gradient_accumulation_steps=2)
 
 
 def test_a_claim_said_twice_is_known_twice():
@@ -302,7 +301,7 @@ def test_a_claim_said_twice_is_known_twice():
     scene = sim.make_scene('put_on', 'L0', 0)
     claim = f'The {scene.bodies[0].name} is at {sim.loc_text(*scene.bodies[0].place)}'
     text = f'<think>{claim}. Well. {claim}. {claim}, 3 cm away.'
-    ends = [end for end, name in sorted(critic.privileged_facts(text, scene)) if name == 'true claim']
+    ends = [end for end, true, _ in critic.checked(text, scene) if true]
     assert ends == [m.end() for m in re.finditer(re.escape(claim), text)]
     false = [end for end, name in critic.privileged_facts(text, scene) if name == 'false claim']
     assert false == [len(text) - 1]
@@ -311,8 +310,8 @@ def test_a_claim_said_twice_is_known_twice():
 def test_thinks_borrow_from_another_scene_of_their_task():
     "Guard: a think of another task is nonsense in any case, and one of the same scene is as good as the own."
     scenes = [('swap', 'L0', 1), ('sort', 'L0', 1), ('swap', 'L0', 1), ('swap', 'L0', 2), ('sort', 'L1', 1), ('stack', 'L0', 1)]
-    assert ppo.lenders(scenes) == [3, 4, 3, 2, 1, 4]
-    assert ppo.lenders(scenes[:1]) == [0] and ppo.lenders([]) == []
+    assert algorithms.lenders(scenes) == [3, 4, 3, 2, 1, 4]
+    assert algorithms.lenders(scenes[:1]) == [0] and algorithms.lenders([]) == []
 
 
 def episodes(**rates):
@@ -339,14 +338,14 @@ def test_rl_trains_on_scenes_of_its_own_split(tmp_path, monkeypatch):
     "Guard: every seed of RL has scenes of its own, none of them of another split."
     class Enough(Exception): "All that is wanted."
     def stop(n, tasks, levels, seed): raise Enough(seed)
-    monkeypatch.setattr(ppo, 'spread', stop)
+    monkeypatch.setattr(rl, 'spread', stop)
     store = Store(tmp_path/'run', PROFILE)
     (store.path('sft')/'adapter_config.json').write_bytes((SHIPPED/'sft'/'adapter_config.json').read_bytes())
     firsts = []
     for seed in (0, 1, 2):
-        with pytest.raises(Enough) as found: ppo.rl_trainer(store, None, seed=seed)
+        with pytest.raises(Enough) as found: rl.rl_trainer(store, None, seed=seed)
         firsts += found.value.args
-    assert [split_of(first) for first in firsts] == ['rl']*3 and np.diff(firsts).tolist() == [ppo.SEED_SCENES]*2
+    assert [split_of(first) for first in firsts] == ['rl']*3 and np.diff(firsts).tolist() == [rl.SEED_SCENES]*2
 
 
 def test_what_the_critic_is_told_by_hand():
@@ -354,7 +353,7 @@ def test_what_the_critic_is_told_by_hand():
     place = sim.to_metres
     bodies = (sim.Body('block', 'red', *place(30, 20)), sim.Body('pad', 'green', *place(30, 40)))
     scene = sim.Scene('put_on', 'L0', 0, '', bodies, ((0, 1),))
-    parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'true claim'),
+    parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'made'),
              ('. The green pad is at <loc12>', 'strange place'), ('<loc40>', 'strange place'),
              ('. So I go.</think>', None), ('<action>', 'acts'),
              ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
@@ -384,7 +383,7 @@ def test_facts_are_known_no_sooner_than_they_are_said(task):
             whole = critic.facts(pieces, scene)
             assert whole[0].sum() == 2 and (np.diff(whole, axis=0) >= 0).all()
             for k in range(len(pieces)): assert np.array_equal(critic.facts([*pieces[:k], '.', '<loc00><loc63>'], scene)[:k + 1], whole[:k + 1]), (k, pieces)
-        assert {name for _, name in critic.privileged_facts(right, scene)} <= {'true claim', 'right step', 'acts'}
+        assert {name for _, name in critic.privileged_facts(right, scene)} <= {'made', 'right step', 'acts'}
 
 
 COLOURS = ('red', 'blue', 'green', 'yellow', 'purple')
@@ -397,7 +396,7 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     words = [processor.tokenizer.convert_tokens_to_ids(f'Ġ{c}') for c in COLOURS]
     assert len(set(words)) == 5 and processor.tokenizer.unk_token_id not in words
     profile = replace(PROFILE, rl_batch=60, rl_micro_batch=30, rl_epochs=2, max_new_tokens=1, rl_learning_rate=rate)
-    config = ppo.rl_config(profile, folder, algo, updates, beta=0., privileged=False, save_strategy='no', lr_scheduler_type='linear', **settings)
+    config = algorithms.rl_config(profile, folder, algo, updates, beta=0., privileged=False, save_strategy='no', lr_scheduler_type='linear', **settings)
     texts = config.num_generations
     body = sim.make_scene('put_on', 'L0', 0).bodies[0]
     def scene(i): return replace(sim.make_scene('put_on', 'L0', i), bodies=(replace(body, kind='block', colour=COLOURS[i % 5], x=float(rng.uniform(.4, .6)), y=float(rng.uniform(-.15, .15))),))
@@ -410,7 +409,7 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     def judge(completions, colour, **_):
         history.append([float(c[0]['content'].strip() == name) for c, name in zip(completions, colour)])
         return [reward(h) for h in history[-1]]
-    trainer = ppo.PPOTrainer(model, judge, config, rows, processing_class=processor)
+    trainer = rl.PPOTrainer(model, judge, config, rows, processing_class=processor)
     trainer.remove_callback(PrinterCallback)
     return trainer, history
 
@@ -465,11 +464,11 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     store, pool = Store(tmp_path/'run', profile), SimPool(0)
     seed_all(0)
     load_model(profile, trainable=True).save_pretrained(store.path('sft'))
-    trainer = ppo.rl_trainer(store, pool, 'ppo+credit', updates=1)
+    trainer = rl.rl_trainer(store, pool, 'ppo+credit', updates=1)
     scenes = spread(4, ['put_on'])
     experts = [expert(s) for s in scenes]
     judge = trainer.reward_funcs[0]
-    judged = episode_table(ppo.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
+    judged = episode_table(rl.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
     thinks, heard = judged.think.tolist(), []
 
     def obedient(model, processor, images, instructions, starts, *args):
@@ -477,12 +476,12 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
         heard.extend(starts)
         return [f'<think>{t}</think>' + (e.split('</think>')[1] if s == f'<think>{t}</think>' else '<action>pick <loc0><loc0>; place <loc1><loc1></action>')
                 for s, t, e in zip(starts, np.repeat(thinks, 2), np.repeat(experts, 2))]
-    monkeypatch.setattr(ppo, 'write', obedient)
+    monkeypatch.setattr(rl, 'write', obedient)
     gained = trainer._contribution([dict(image=Image.new('RGB', (128, 128)))]*4, judged)
     assert heard[:8] == [f'<think>{t}</think>' for t in np.repeat(thinks, 2)] and heard[8] == f'<think>{thinks[-1]}</think>'
     assert all(g >= 2 for g in gained.tolist())
     ids = trainer.processing_class.tokenizer([thinks[0] + '</think><action>pick <loc0><loc0></action>'], add_special_tokens=False, return_tensors='pt').input_ids
-    carries = trainer._thinking(ids)[0]
+    carries = algorithms.thinking(ids, trainer.processing_class.tokenizer.convert_tokens_to_ids('</think>'))[0]
     assert trainer.processing_class.tokenizer.decode(ids[0][carries == 1]).endswith('</think>') and 0 < carries.sum() < len(carries)
 
 
@@ -519,7 +518,7 @@ def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
     batch = dict(prompt_ids=torch.zeros(8, 7), completion_mask=mask, completion_ids=torch.arange(8)[:, None].expand(8, 7), token_type_ids=torch.zeros(8, 14),
                  pixel_values=torch.zeros(8, 7, 2), facts=torch.zeros(8, 7, 3), advantages=torch.arange(8.), num_images=[1]*8, num_items_in_batch=mask.sum())
     torch.manual_seed(0)
-    dealt = ppo.deal(batch, 4, 2)
+    dealt = algorithms.deal(batch, 4, 2)
     texts = [part['completion_ids'][:, 0].tolist() for part in dealt]
     assert sorted(sum(texts, [])) == list(range(8)) and [len(t) for t in texts] == [2]*4
     for part, some in zip(dealt, texts):
@@ -529,7 +528,7 @@ def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
         assert part['prompt_ids'].shape == (2, 7) and part['pixel_values'].shape == (2, 7, 2) and part['num_images'] == [1, 1]
         assert part['num_items_in_batch'] == mask.sum()
     assert max(lengths[texts[0]]) <= min(lengths[texts[1]]) and max(lengths[texts[2]]) <= min(lengths[texts[3]])  # of like length, within a minibatch
-    assert [part['completion_ids'][:, 0].tolist() for part in ppo.deal(batch, 4, 2)] != texts
+    assert [part['completion_ids'][:, 0].tolist() for part in algorithms.deal(batch, 4, 2)] != texts
 
 
 def test_texts_scored_by_length_score_as_they_stand(tmp_path):
@@ -538,7 +537,7 @@ def test_texts_scored_by_length_score_as_they_stand(tmp_path):
     store, pool = Store(tmp_path/'run', small), SimPool(0)
     torch.manual_seed(0)
     load_model(small, trainable=True).save_pretrained(store.path('sft'))
-    trainer = ppo.rl_trainer(store, pool, updates=1)
+    trainer = rl.rl_trainer(store, pool, updates=1)
     torch.nn.init.normal_(trainer.value_head.out.weight)
     part = trainer._prepare_inputs([trainer.train_dataset[i] for i in range(8)])
     batch = trainer.rollout.batch
@@ -547,7 +546,7 @@ def test_texts_scored_by_length_score_as_they_stand(tmp_path):
     ids, whole = (torch.cat([batch[f'prompt_{x}'], y], 1) for x, y in (('ids', batch['completion_ids']), ('mask', mask)))
     others = {k: batch[k] for k in ('pixel_values', 'token_type_ids', 'num_images') if k in batch}
     def score(size):
-        trainer._seen = ppo.Seen()
+        trainer._seen = rl.Seen()
         with torch.no_grad(): out = trainer._get_per_token_logps_and_entropies(trainer.model, ids, whole, mask.shape[1], batch_size=size, compute_entropy=True, **others)
         return out[0]*mask, out[1]*mask, trainer._seen.passes[0][1]*mask
     for three, all_ in zip(score(3), score(None)): torch.testing.assert_close(three, all_, atol=1e-4, rtol=1e-4)

@@ -6,7 +6,7 @@ import trl
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer import grpo_trainer, sft_trainer, utils
 
-from thinkact_nb.ppo import PPOTrainer
+from thinkact_nb.trainer import PPOTrainer
 from thinkact_nb.sft import ValidatedSFT
 
 # what PPOTrainer overrides, and what each is called with

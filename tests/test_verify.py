@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from thinkact_nb import ppo
+from thinkact_nb.algorithms import Pace
+from thinkact_nb.trainer import PPOTrainer
 from thinkact_nb.critic import checked, claim_ends, due
 from thinkact_nb.data import claims, expert, think_of
 from thinkact_nb.sim import loc_text, make_scene, to_bins
@@ -96,9 +97,9 @@ def test_the_trainer_pays_by_the_rollouts_before_this_one(monkeypatch):
               for i, (some, output) in enumerate(((SCENES[:9], ''), (SCENES[9:18], [expert(s) for s in SCENES[9:18]]), (SCENES[18:20], '')), 1)]
     assert kept_shares(tables[0]) == (1., 0.) and kept_shares(tables[1]) == (1., 1.)
     def paid(given):
-        made = object.__new__(ppo.PPOTrainer)
+        made = object.__new__(PPOTrainer)
         put = {}
-        monkeypatch.setattr(ppo.PPOTrainer, '_put', lambda self, **numbers: put.update(numbers))
+        monkeypatch.setattr(PPOTrainer, '_put', lambda self, **numbers: put.update(numbers))
         made.__dict__.update(_kept={}, reward_funcs=[SimpleNamespace(tables=given)])
         pieces = [list('ab'), list('cd')]
         return made._verified(pieces, tables[2]), put
@@ -111,7 +112,7 @@ def test_the_trainer_pays_by_the_rollouts_before_this_one(monkeypatch):
 
 def test_the_rate_follows_the_kl_and_the_critics_does_not():
     "Guard: far below the target steps are wasted, far above it the texts of the rollout are no longer the policy's."
-    pace, still = ppo.Pace(4, .01), ppo.Pace(4)
+    pace, still = Pace(4, .01), Pace(4)
     assert [pace(step) for step in (0, 2, 4, 9)] == [0, .5, 1, 1]
     pace.saw(.001)
     assert pace(9) == 1.5 == pace.factor and still(9) == 1
@@ -125,6 +126,6 @@ def test_the_rate_follows_the_kl_and_the_critics_does_not():
     assert pace.factor == 10.
     optimizer = torch.optim.SGD([dict(params=[torch.nn.Parameter(torch.zeros(1))]), dict(params=[torch.nn.Parameter(torch.zeros(1))])], 1.)
     first = torch.optim.lr_scheduler.LambdaLR(optimizer, [pace, still])
-    again = torch.optim.lr_scheduler.LambdaLR(optimizer, [ppo.Pace(4, .01), ppo.Pace(4)])
+    again = torch.optim.lr_scheduler.LambdaLR(optimizer, [Pace(4, .01), Pace(4)])
     again.load_state_dict(first.state_dict())
     assert again.lr_lambdas[0].factor == 10. and again.lr_lambdas[1].factor == 1.

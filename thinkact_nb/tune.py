@@ -36,7 +36,7 @@ def usual(
     "The numbers a profile uses now."
     sources = [profile]
     if stage == "ppo":
-        from thinkact_nb.ppo import rl_config
+        from thinkact_nb.algorithms import rl_config
         sources += [rl_config(profile, "."), RewardWeights()]
     names = [name for name in SPACES[stage] if name != "seed"]
     return {name: next(getattr(s, name) for s in sources if hasattr(s, name)) for name in names}

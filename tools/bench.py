@@ -170,7 +170,7 @@ def reinforcement(updates=4):
     from thinkact_nb.store import Store
     from thinkact_nb.model import load_model
     from thinkact_nb.ledger import log_rows
-    from thinkact_nb.ppo import rl_trainer
+    from thinkact_nb.trainer import rl_trainer
     from thinkact_nb.pool import SimPool
     class Clock(TrainerCallback):
         def __init__(self): self.times = []
