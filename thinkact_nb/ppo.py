@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from .env import SPLITS, Profile, UserError, check_name, seed_all
-from .store import Store
+from .checkpoints import Store
 from .sim import make_scene
 from .tasks import TASKS, spread
 from .pool import SimPool
