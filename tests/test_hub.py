@@ -19,6 +19,7 @@ from thinkact_nb.env import *
 from thinkact_nb.files import *
 from thinkact_nb.hub import *
 from thinkact_nb.store import *
+from thinkact_nb.checkpoints import *
 Hub.longest, sleep = .05, time.sleep
 time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
 def train(store, step, size=1000):

@@ -309,6 +309,23 @@ def test_no_module_takes_a_private_name_of_another():
     assert not private
 
 
+def test_whoever_uses_checkpoints_takes_the_store_that_has_them():
+    "Guard: 00d patches them onto `Store`; where its import is forgotten, a training ends with an AttributeError at its first checkpoint."
+    parsed = {path: [*ast.walk(ast.parse(path.read_text(encoding='utf-8')))] for folder in ('thinkact_nb', 'tests', 'tools', 'benchmark', 'space')
+              for path in sorted((ROOT/folder).glob('*.py'))}
+    names = {n.name for n in parsed[ROOT/'thinkact_nb/checkpoints.py'] if isinstance(n, ast.FunctionDef) and n.decorator_list and n.name[0] != '_'}
+    users, late = set(), []
+    for path, nodes in parsed.items():
+        asked = [n for n in nodes if isinstance(n, ast.Attribute) and n.attr in names and re.search(r'store$|^Store\(', ast.unparse(n.value))]
+        takes = {(n.module or '').rpartition('.')[2] for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names if a.name == 'Store'}
+        if asked: users.add(path.stem)
+        if asked and takes != {'checkpoints'}: late.append(f'{path.name}: {ast.unparse(asked[0])}, and Store from {takes}')
+    assert names == {'anew', 'away', 'checkpoint', 'keep'} and {'train', 'sft', 'ppo', 'test_trust'} <= users and not late
+    code = 'from thinkact_nb.checkpoints import Store; print(*(hasattr(Store, name) for name in {names!r}))'
+    done = subprocess.run([sys.executable, '-c', code.format(names=names)], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert done.stdout.split() == ['True'] * 4, done.stderr
+
+
 def exported():
     "Each page's exported cells: (page, number of the cell, its lines without directives)"
     for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):

@@ -14,9 +14,10 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
 import hub as loopback
 from test_hub import good, hub, python  # noqa: F401, a fixture
+from thinkact_nb.checkpoints import Store
 from thinkact_nb.env import PROFILES, UserError, get_profile
 from thinkact_nb.files import damage, disk_fault, read_seal, write_json
-from thinkact_nb.store import SHIPPED, Store, foreign
+from thinkact_nb.store import SHIPPED, foreign
 
 TINY = asdict(PROFILES['tiny'])
 

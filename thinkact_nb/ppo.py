@@ -9,7 +9,7 @@ __all__ = ['LEAST', 'TRY', 'check_start', 'train_rl']
 import json, warnings
 import pandas as pd
 from .env import UserError
-from .store import Store
+from .checkpoints import Store
 from .tasks import TASKS
 from .pool import SimPool
 from .model import fingerprint, free_memory

@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, UserError, seed_all
 from .files import sha256, whole
-from .store import Store
+from .checkpoints import Store
 from .sim import parse_output
 from .tasks import TASKS, spread
 from .pool import SimPool, run_episode

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 from .env import Stopped, UserError, rank
 from .files import misfit, read_json
-from .store import RESUMES, Store
+from .checkpoints import RESUMES, Store
 
 # %% ../nbs/03c_train.ipynb #47055d0a
 def alone() -> bool:

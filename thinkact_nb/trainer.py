@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 from .env import SPLITS, UserError, check_name, seed_all
-from .store import Store
+from .checkpoints import Store
 from .sim import make_scene
 from .tasks import TASKS, spread
 from .pool import SimPool
