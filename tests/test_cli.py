@@ -220,9 +220,11 @@ def test_version(capsys):
 def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(capsys):
     "Guard: a name that the trainer does not know would end in its traceback, after the model was loaded."
     from dataclasses import fields
-    from thinkact_nb.algorithms import PPOConfig
+    from inspect import signature
+    from thinkact_nb.algorithms import PPOConfig, rl_config
     from trl import SFTConfig
-    assert set(options.RL_NUMBERS) <= {f.name for f in fields(PPOConfig)} and set(options.SFT_NUMBERS) <= {f.name for f in fields(SFTConfig)}
+    ours = {f.name for f in fields(PPOConfig)} | set(signature(rl_config).parameters)
+    assert set(options.RL_NUMBERS) <= ours and set(options.SFT_NUMBERS) <= {f.name for f in fields(SFTConfig)}
     for command, known in (('ppo', options.PROFILE_NUMBERS | options.RL_NUMBERS), ('sft', options.PROFILE_NUMBERS | options.SFT_NUMBERS)):
         with pytest.raises(SystemExit): cli.main([command, '--help'])
         said = ' '.join(capsys.readouterr().out.replace('│', ' ').split())

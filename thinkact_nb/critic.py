@@ -105,7 +105,8 @@ def facts(
     whole = {"made": due(scene), "right step": len(solve(scene).steps)}
     came = np.zeros((len(pieces), len(PRIVILEGED)))
     came[:, PRIVILEGED.index("begun")] = 1
-    for end, name in privileged_facts(text, scene): came[starts >= end, PRIVILEGED.index(name)] += 1 / whole.get(name, 1)
+    for end, name in privileged_facts(text, scene):
+        came[starts >= end, PRIVILEGED.index(name)] += 1 / whole.get(name, 1)
     came = came.clip(max=1)
     own = np.zeros((len(pieces), len(TASKS), len(PRIVILEGED)))
     own[:, list(TASKS).index(scene.task)] = came

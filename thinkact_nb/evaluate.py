@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .env import UserError, check_name
 from .files import SEAL, disk_fault, read_parquet, whole
-from .store import ADAPTER, PACKAGE, Store, foreign
+from .store import ADAPTER, ALGORITHMS, PACKAGE, Store, foreign
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
 from .data import expert
@@ -31,8 +31,7 @@ from .reward import EPISODE, episode_table, judge, rollout
 
 # %% ../nbs/07_eval.ipynb #7219a251
 # arm: the stage that trains it
-ADAPTERS = {"sft": "sft", "sft-nothink": "sft-nothink", "ppo": "rl/ppo", "grpo": "rl/grpo", "rloo": "rl/rloo",
-            "ppo+true": "rl/ppo+true", "ppo+credit": "rl/ppo+credit", "ppo+short": "rl/ppo+short"}
+ADAPTERS = {"sft": "sft", "sft-nothink": "sft-nothink", **{name: f"rl/{name}" for name in ALGORITHMS}}
 ARMS = ("expert", "random", "base", *ADAPTERS)
 
 def name_of(

@@ -124,7 +124,8 @@ def _get_per_token_logps_and_entropies(
         longest = max(1, int(lengths[part].max()))
         ends = {width: width - logits_to_keep + longest}
         ids, mask = (some_texts(x, part, ends) for x in (input_ids, attention_mask))
-        out.append(self._score(model, ids, mask, longest, **{name: some_texts(x, part, ends) for name, x in kwargs.items()}))
+        others = {name: some_texts(x, part, ends) for name, x in kwargs.items()}
+        out.append(self._score(model, ids, mask, longest, **others))
         seen.append(part)
     back = torch.cat(seen).argsort()
     widen = lambda x: torch.nn.functional.pad(x, (0, logits_to_keep - x.shape[1]))
@@ -260,9 +261,8 @@ def _fit_critic(self:PPOTrainer, facts, earned, mask):
 @patch
 def _contribution(self:PPOTrainer, inputs, episodes):
     "What each text's own think adds to its reward, (texts,)."
-    ledger, limit = self.reward_funcs[0], self.args.max_completion_length
-    model, processor = self.accelerator.unwrap_model(self.model), self.processing_class
-    images = [np.asarray(row["image"]) for row in inputs]
+    ledger, limit, processor = self.reward_funcs[0], self.args.max_completion_length, self.processing_class
+    model, images = self.accelerator.unwrap_model(self.model), [np.asarray(row["image"]) for row in inputs]
 
     def act(images, instructions, begun):
         return write(model, processor, images, instructions, begun, limit, 1., len(begun), self.state.global_step)
@@ -276,7 +276,7 @@ def _contribution(self:PPOTrainer, inputs, episodes):
     model.train()
     gained = gained * episodes.parsed
     self._put(contribution=gained.mean())
-    return torch.tensor(gained.to_numpy(), dtype=torch.float32, device=self.accelerator.device)
+    return torch.tensor(gained, dtype=torch.float32, device=self.accelerator.device)
 
 # %% ../nbs/05f_trainer.ipynb #c1d7a059
 @patch
