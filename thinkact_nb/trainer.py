@@ -274,7 +274,7 @@ def _contribution(self:PPOTrainer, inputs, episodes):
     with torch.random.fork_rng():
         gained = contributions(episodes.think, _scenes(episodes), images, self.args.credit_samples, act, earn)
     model.train()
-    gained = gained * episodes.parsed
+    gained = gained * episodes.parsed.to_numpy()
     self._put(contribution=gained.mean())
     return torch.tensor(gained, dtype=torch.float32, device=self.accelerator.device)
 
