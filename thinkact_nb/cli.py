@@ -20,7 +20,8 @@ from .env import (PROFILES, SPLITS, SPLIT_SIZE, UserError, check_name, get_profi
                              quiet, rank, split_of)
 from .files import disk_fault, read_parquet, whole
 from .store import Store
-from .report import RL, build_report, film, findings, png, read_table
+from .pictures import film, png
+from .report import RL, build_report, findings
 from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
 
@@ -410,7 +411,7 @@ class Demo(Simulated):
             print(f"[{number}/5] {type(stage).__name__.lower()}", flush=True)
             stage.check()
             stage()
-        from thinkact_nb.evaluate import rates
+        from thinkact_nb.evaluate import rates, read_table
         store = self.store()
         found = rates(read_table(store)).set_index("arm")
         for arm, r in found.loc[["sft", "ppo"]].iterrows():
