@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb import cli, evaluate as ev, think as th
-from thinkact_nb import pictures, report, sim
+from thinkact_nb import options, pictures, report, sim
 from thinkact_nb.tasks import spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile
@@ -264,7 +264,7 @@ def test_evaluation_and_selection_use_scenes_of_their_own_split(tmp_path, monkey
     assert {split_of(s.seed) for s in cli.Eval(run='run').scenes('test', 3)} == {'test'}
     class Enough(Exception): "All that is wanted."
     def stop(self, split, n): raise Enough(split)
-    assert cli.first_scene('validation', 5) == SPLITS['validation'] + 5
+    assert options.first_scene('validation', 5) == SPLITS['validation'] + 5
     store = Store(tmp_path/'run', get_profile('tiny'), new=True)
     with monkeypatch.context() as patched, pytest.raises(Enough, match='test'):
         patched.setattr(cli.Eval, 'scenes', stop)
