@@ -8,7 +8,7 @@ import gradio as gr
 from thinkact_nb import evaluate
 from thinkact_nb.data import think_of
 from thinkact_nb.env import PROFILES, UserError
-from thinkact_nb.report import film, told
+from thinkact_nb.pictures import film, told
 from thinkact_nb.pool import FPS, SimPool, write_video
 from thinkact_nb.sim import LEVELS, make_scene
 from thinkact_nb.world import World

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb import cli, evaluate as ev, think as th
-from thinkact_nb import report, sim
+from thinkact_nb import options, pictures, report, sim
 from thinkact_nb.tasks import spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import UserError, get_profile
@@ -264,7 +264,7 @@ def test_evaluation_and_selection_use_scenes_of_their_own_split(tmp_path, monkey
     assert {split_of(s.seed) for s in cli.Eval(run='run').scenes('test', 3)} == {'test'}
     class Enough(Exception): "All that is wanted."
     def stop(self, split, n): raise Enough(split)
-    assert cli.first_scene('validation', 5) == SPLITS['validation'] + 5
+    assert options.first_scene('validation', 5) == SPLITS['validation'] + 5
     store = Store(tmp_path/'run', get_profile('tiny'), new=True)
     with monkeypatch.context() as patched, pytest.raises(Enough, match='test'):
         patched.setattr(cli.Eval, 'scenes', stop)
@@ -330,7 +330,7 @@ def test_the_committed_report_recomputes(tmp_path):
     page, cells = (nbs/'long_run.html').read_text(), json.loads((nbs/'09_report.ipynb').read_text())['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
     log = found['training']['ppo']
-    charts = [report.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(report.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]
+    charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]
     tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
     for part in [escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
     for c in found['comparisons']: assert c['b'] != 'ppo' or c['sentence'] in printed
@@ -365,12 +365,12 @@ def test_claims_are_shown_by_their_truth():
     block = next(b for b in scene.bodies if b.kind == 'block')
     place, away = sim.loc_text(*block.place), sim.loc_text(block.x + .2 if block.x < .4 else block.x - .2, block.y)
     think = f'A {block.name} at {place}, 99 cm away. The {block.name} at {away}. Nothing.'
-    pieces = report.told(think, scene)
+    pieces = pictures.told(think, scene)
     assert ''.join(text for text, _ in pieces) == think
     assert [truth for text, truth in pieces if f'{block.name} at {place}' in text] == [False]
     assert [truth for text, truth in pieces if away in text] == [False]
-    assert [truth for text, truth in report.told(f'A {block.name} at {place}.', scene) if truth is not None] == [True]
-    assert report.told('', scene) == []
+    assert [truth for text, truth in pictures.told(f'A {block.name} at {place}.', scene) if truth is not None] == [True]
+    assert pictures.told('', scene) == []
 
 
 def test_rates_by_task_have_a_row_for_each_task():

@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from thinkact_nb.evaluate import compare, rates
-from thinkact_nb.report import RL, chart
+from thinkact_nb.pictures import chart
+from thinkact_nb.report import RL
 from thinkact_nb.store import SHIPPED, kept
 from thinkact_nb.think import claim_table
 
