@@ -17,7 +17,7 @@ import tyro
 from fastcore.basics import patch
 from . import __version__
 from .env import (PROFILES, SPLITS, SPLIT_SIZE, UserError, check_name, get_profile, hardware, one_line,
-                             quiet, rank, split_of)
+                             quiet, rank, renderer, split_of)
 from .files import disk_fault, read_parquet, whole
 from .store import Store
 from .report import RL, build_report, film, findings, png, read_table
@@ -32,7 +32,6 @@ class Env(Common):
 
     def __call__(self):
         from huggingface_hub import get_token
-        with quiet(): from thinkact_nb.world import renderer
         machine, profile = hardware(), get_profile(self.profile)
         why = "asked for" if self.profile else f"a GPU with {machine['gpu_memory']} GB" if machine["gpu"] else "no GPU"
         if self.json:
