@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
-from .env import UserError, check_name, say
+from .env import UserError, check_name, renderer, say
 from .files import render
 from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, loc_text, parse_output, render_output, solve,
                              to_bins, to_metres)
-from .world import renderer
 from .tasks import RELATIONS, TASKS, pad_distances, spread, stands
 from .pool import SimPool, own_world
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'PROFILES', 'GPU_MEMORY', 'SPLITS', 'SPLIT_SIZE', 'UserError', 'check_name', 'Stopped', 'one_line', 'say',
-           'quiet', 'hardware', 'Profile', 'get_profile', 'split_of', 'seed_all', 'rank']
+           'quiet', 'hardware', 'renderer', 'Profile', 'get_profile', 'split_of', 'seed_all', 'rank']
 
 # %% ../nbs/00_env.ipynb #21435c8d
-import ctypes, importlib.metadata, os, platform, random, sys
+import ctypes, importlib.metadata, importlib.util, os, platform, random, subprocess, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -76,6 +76,29 @@ def hardware() -> dict: # gpu (name or None), gpu_memory and memory (GB), cpus, 
                 bfloat16=bool(gpu and gpu.major >= 8), memory=round(memory / 1e9, 1), cpus=os.cpu_count(),
                 system=platform.platform(terse=True), python=platform.python_version(),
                 versions={package: _version(package) for package in PACKAGES})
+
+# %% ../nbs/00_env.ipynb #fa062571
+_EGL = """import importlib.util, pybullet
+client = pybullet.connect(pybullet.DIRECT)
+plugin = importlib.util.find_spec("eglRenderer").origin
+assert pybullet.loadPlugin(plugin, "_eglRendererPlugin", physicsClientId=client) >= 0
+assert pybullet.getCameraImage(8, 8, renderer=pybullet.ER_BULLET_HARDWARE_OPENGL, physicsClientId=client)[0] == 8
+"""
+
+@cache
+def _egl_works():
+    "Tried in a process of its own, since a driver that fails may take the process with it."
+    if not importlib.util.find_spec("eglRenderer"): return False
+    return subprocess.run([sys.executable, "-c", _EGL], capture_output=True).returncode == 0
+
+# %% ../nbs/00_env.ipynb #d5f02090
+def renderer() -> str: # "egl" or "tiny"
+    "Who draws the images. Raises `UserError` if the environment asks for what this machine has not got."
+    name = os.environ.get("THINKACT_RENDERER", "tiny")
+    check_name("renderer in THINKACT_RENDERER", name, ("egl", "tiny"))
+    if name == "egl" and not _egl_works():
+        raise UserError("THINKACT_RENDERER=egl, but no GPU driver draws here: leave it out, and the CPU draws")
+    return name
 
 # %% ../nbs/00_env.ipynb #fa3cbc65
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'ARMS', 'SCENE', 'PROTOCOL', 'name_of', 'check_arms', 'own', 'adapter_of', 'random_output', 'act',
-           'read_episodes', 'keep_rows', 'evaluate', 'rates', 'detectable', 'Comparison', 'paired', 'mean_interval',
-           'compare', 'compare_all', 'noise_floor']
+           'read_episodes', 'read_table', 'keep_rows', 'evaluate', 'rates', 'detectable', 'Comparison', 'paired',
+           'mean_interval', 'compare', 'compare_all', 'noise_floor']
 
 # %% ../nbs/07_eval.ipynb #f824d09c
 import re
@@ -21,9 +21,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
 from . import __version__
-from .env import UserError, check_name
+from .env import UserError, check_name, say
 from .files import SEAL, disk_fault, read_parquet, whole
-from .store import ADAPTER, ALGORITHMS, PACKAGE, Store, foreign
+from .store import ADAPTER, ALGORITHMS, PACKAGE, SHIPPED, Store, foreign
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
 from .data import expert
@@ -100,10 +100,6 @@ def random_output(
     places = rng.integers((low_x, low_y), (high_x + 1, high_y + 1), (2, 2)).tolist()
     return render_output("", Program(tuple(Step(skill, *place) for skill, place in zip(("pick", "place"), places))))
 
-# %% ../nbs/07_eval.ipynb #936c40bf
-SCENE = ["task", "level", "perturbed", "seed", "sample"]  # what makes two rows a pair
-PROTOCOL = ["decoding", "version"]                        # what must be the same in both
-
 # %% ../nbs/07_eval.ipynb #dcd42226
 _memory = {}
 
@@ -161,7 +157,10 @@ def act(
         episodes += rollout(model, processor, p, scenes[i:i + step], pool, name, starts=begun, seed=seed)
     return episode_table(episodes).assign(weights=weights, **protocol)
 
-# %% ../nbs/07_eval.ipynb #4d0fd823
+# %% ../nbs/07_eval.ipynb #936c40bf
+SCENE = ["task", "level", "perturbed", "seed", "sample"]  # what makes two rows a pair
+PROTOCOL = ["decoding", "version"]                        # what must be the same in both
+
 def read_episodes(
     file,
     mend="remove it, and run `thinkact eval` again" # what the message tells the user to do
@@ -169,6 +168,18 @@ def read_episodes(
     "A table of episodes, as `evaluate` writes it. Raises `UserError` if it is none."
     return read_parquet(file, EPISODE | dict.fromkeys(("weights", *PROTOCOL), str), mend)
 
+def read_table(
+    store:Store,
+    name:str="episodes" # or "interventions"
+) -> pd.DataFrame | None: # None if there is none
+    "A table of episodes; the demo's, if the run has none and takes what is `shipped`."
+    file = store.run / "eval" / f"{name}.parquet"
+    if not store.has("eval", "episodes.parquet") and store.shipped:
+        say(f"no episodes in {store.run}, so those of the stand-in's demo run")
+        file = SHIPPED / "eval" / f"{name}.parquet"
+    return read_episodes(file) if file.exists() else None
+
+# %% ../nbs/07_eval.ipynb #4d0fd823
 def keep_rows(
     file,             # a table of episodes; need not be there yet
     rows:pd.DataFrame # as in it

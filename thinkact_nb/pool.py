@@ -17,10 +17,10 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
-from .env import UserError
+from .env import UserError, renderer
 from .files import render
 from .sim import CRASHED, FAILURES, LEVELS, NO_PROGRAM, Outcome, make_scene, parse_program, solve
-from .world import FINGERS, World, renderer
+from .world import FINGERS, World
 from .tasks import TASKS
 
 # %% ../nbs/01c_pool.ipynb #13135bf6

@@ -9,7 +9,7 @@ __all__ = ['RayPool', 'simulator_cores']
 import os
 import ray
 from ray import exceptions
-from .world import renderer
+from .env import renderer
 from .pool import START, Lost, SimPool
 
 # %% ../nbs/10_scale.ipynb #560203f9

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE', 'CLEARANCE',
-           'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'FAILURES', 'NO_PROGRAM', 'CRASHED', 'to_bins',
-           'to_metres', 'loc_text', 'Step', 'Program', 'Output', 'parse_program', 'parse_output', 'render_output',
-           'Body', 'Scene', 'Table', 'rests', 'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve',
-           'Outcome']
+           'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'LAMP', 'LENS', 'FAILURES', 'NO_PROGRAM',
+           'CRASHED', 'to_bins', 'to_metres', 'loc_text', 'inverse_kinematics', 'Step', 'Program', 'Output',
+           'parse_program', 'parse_output', 'is_valid', 'render_output', 'Body', 'Scene', 'Table', 'rests', 'fetch',
+           'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'view_of', 'table_pattern', 'Outcome']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import itertools, math, re, sys
@@ -44,6 +44,30 @@ def loc_text(
     "A position as the model writes it."
     i, j = to_bins(x, y)
     return f"<loc{i:02d}><loc{j:02d}>"
+
+# %% ../nbs/01_sim.ipynb #f7f48449
+_UPPER = math.hypot(.316, .0825)         # from shoulder to elbow, metres
+_FORE = math.hypot(.384, .0825)          # from elbow to wrist, metres
+_UPPER_OFFSET = math.atan2(.0825, .316)  # the elbow's axis lies beside both
+_FORE_OFFSET = math.atan2(.0825, .384)
+_LIMITS = ((-2.9, 2.9), (-1.76, 1.76), (-2.9, 2.9), (-3.07, -0.07), (-2.9, 2.9), (-0.01, 3.75), (-2.9, 2.9))
+
+def inverse_kinematics(
+    x:float, # grasp point, metres, world frame
+    y:float,
+    z:float
+) -> np.ndarray | None: # 7 joint angles, radians, or None if the arm cannot reach
+    "Joint angles that put the grasp point there with the hand pointing down and the fingers opening along y."
+    reach, height = math.hypot(x, y) - 0.088, z + 0.212 - 0.333
+    cosine = (reach**2 + height**2 - _UPPER**2 - _FORE**2) / (2 * _UPPER * _FORE)
+    if not -1 <= cosine <= 1: return None
+    bend = math.acos(cosine)
+    rise = math.atan2(_FORE * math.sin(bend), _UPPER + _FORE * cosine)
+    shoulder = math.atan2(reach, height) - rise - _UPPER_OFFSET
+    elbow = -(bend + _UPPER_OFFSET + _FORE_OFFSET)
+    turn = math.atan2(y, x)
+    joints = (turn, shoulder, 0., elbow, 0., shoulder - elbow, math.pi / 4 + turn)
+    return np.array(joints) if all(lo <= q <= hi for q, (lo, hi) in zip(joints, _LIMITS)) else None
 
 # %% ../nbs/01_sim.ipynb #5e3ce9a8
 SKILLS = ("pick", "place", "via")
@@ -93,6 +117,19 @@ def parse_output(
     m = _OUTPUT.fullmatch(text)
     if not m: return Output("", None, "no <think>…</think><action>…</action>")
     return Output(m[1].strip(), *parse_program(m[2]))
+
+# %% ../nbs/01_sim.ipynb #388604d0
+def _runs(step):
+    "Whether a step is a skill at a bin."
+    if not isinstance(step, tuple) or len(step) != 3: return False
+    skill, *place = step
+    return skill in SKILLS and all(isinstance(v, (int, np.integer)) and 0 <= v < BINS for v in place)
+
+def is_valid(
+    program:Program
+) -> bool:
+    "Whether every step is a skill at a bin, and there are not too many."
+    return len(program.steps) <= MAX_STEPS and all(map(_runs, program.steps))
 
 # %% ../nbs/01_sim.ipynb #b8281904
 def render_output(
@@ -328,6 +365,34 @@ def solve(
 ) -> Program:
     "The program an expert runs, from the scene's truth."
     return Program(tuple(Step(skill, *to_bins(*place)) for skill, place in TASKS[scene.task].plan(scene)))
+
+# %% ../nbs/01_sim.ipynb #88b769cc
+LAMP = dict(lightDirection=(.5, -.4, 1.), lightColor=(1., 1., 1.),
+            lightAmbientCoeff=.6, lightDiffuseCoeff=.35)  # always all given: PyBullet remembers the last
+LENS = (36, 1, .1, 3)  # field of view, degrees; width by height; nearest and farthest, metres
+
+def view_of(
+    scene:Scene
+) -> tuple[tuple, dict]: # camera: eye, target, up; lamp: arguments of PyBullet's `getCameraImage`
+    "Where the camera stands and how the lamp shines."
+    rng = lambda name: np.random.default_rng([scene.seed, *name.encode()])
+    eye, target, lamp = np.array((1.1, 0, .85)), (.49, 0, .02), LAMP
+    if "camera" in scene.perturbed: eye = eye + rng("camera").uniform((-.06, -.12, -.06), (.06, .12, .06))
+    if "light" in scene.perturbed:
+        draw = rng("light")
+        lamp = dict(lightDirection=draw.uniform((-.5, -1, .8), (1, 1, 1.2)), lightColor=draw.uniform(.7, 1, 3),
+                    lightAmbientCoeff=draw.uniform(.45, .65), lightDiffuseCoeff=draw.uniform(.25, .45))
+    return (eye, target, (0, 0, 1)), lamp
+
+# %% ../nbs/01_sim.ipynb #f6169fbb
+def table_pattern(
+    number:int # 0 to 7
+) -> np.ndarray: # (64, 64, 3), uint8
+    "Pixels of a table top: stripes or checks in two colours."
+    rng, size, (i, j) = np.random.default_rng(number), 2 + number // 2, np.indices((64, 64))
+    checks = (i // size + j // size * (number % 2)) % 2
+    colours = rng.uniform(140, 215, 3) + rng.uniform(-30, 30, (2, 1))
+    return np.where(checks[..., None], *colours).astype(np.uint8)
 
 # %% ../nbs/01_sim.ipynb #0282779c
 @dataclass(frozen=True)
