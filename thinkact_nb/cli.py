@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Literal
 import tyro
 from fastcore.basics import patch
-from thinkact_nb import __version__
-from thinkact_nb.env import (PROFILES, UserError, check_name, get_profile, hardware, one_line, quiet, rank, split_of
-from thinkact_nb.files import disk_fault, whole
-from thinkact_nb.store import Store
-from thinkact_nb.pictures import film, png
-from thinkact_nb.report import findings
-from thinkact_nb.options import POLICY_NAMES, Common, Simulated, Text
-from thinkact_nb.stages import Data, Eval, Ppo, Report, Sft, Tune
+from . import __version__
+from .env import (PROFILES, UserError, check_name, get_profile, hardware, one_line, quiet, rank,
+                             renderer, split_of)
+from .files import disk_fault, whole
+from .store import Store
+from .pictures import film, png
+from .report import findings
+from .options import POLICY_NAMES, Common, Simulated, Text
+from .stages import Data, Eval, Ppo, Report, Sft, Tune
 
 # %% ../nbs/12_cli.ipynb #5c264fc4
 @dataclass(kw_only=True)

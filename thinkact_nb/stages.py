@@ -13,8 +13,8 @@ from typing import Literal
 from fastcore.basics import patch
 from .env import SPLITS, SPLIT_SIZE, UserError, check_name, quiet, split_of
 from .files import read_parquet
-from .store import Store
-from .report import RL, build_report
+from .store import ALGORITHMS, Store
+from .report import build_report
 from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
 
@@ -101,7 +101,7 @@ class Ppo(Simulated):
     "Reinforcement learning from the SFT adapter; the adapter goes to rl/ALGO/."
     set: Changes(PROFILE_NUMBERS | RL_NUMBERS) = ()
     report_to: Tracker = "none"  # where curves are shown while training goes on
-    algo: Literal["ppo", "grpo", "rloo", "ppo+true", "ppo+credit", "ppo+short"] = "ppo"  # how advantages are computed
+    algo: Literal[tuple(ALGORITHMS)] = "ppo"  # how advantages are computed
     updates: Whole("the profile's") = None  # rollouts, each followed by its epochs
     tasks: Tasks = ()
     levels: tuple[str, ...] = ("L0",)  # names of levels
@@ -147,7 +147,7 @@ def say_rates(
     for r in rates(table).itertuples():
         print(f"{r.arm:14} {r.successes:4} of {r.n} scenes, {r.rate:4.0%} "
               f"(95 % interval {r.low:.0%} to {r.high:.0%})")
-    for algo in RL:
+    for algo in ALGORITHMS:
         if {"sft", algo} <= set(table.arm): print(compare(table, "sft", algo))
 
 # %% ../nbs/11d_stages.ipynb #d2d2bcd2
@@ -214,7 +214,7 @@ def __call__(self:Eval):
         for arm in [a for a in arms if a in ADAPTERS] if self.interventions else []:
             import pandas as pd
             say_rates(pd.concat([intervene(store, arm, kind, scenes, pool) for kind in THINKS]))
-            if arm not in RL or "sft" not in arms: continue
+            if arm not in ALGORITHMS or "sft" not in arms: continue
             pairs = (arm, "sft"), ("sft", arm)
             say_rates(pd.concat([transplant(store, *pair, scenes, pool) for pair in pairs]))
     print(f"episode table: {store.run / 'eval' / 'episodes.parquet'}")

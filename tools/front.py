@@ -16,8 +16,7 @@ from markupsafe import escape
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
-from thinkact_nb.report import RL
-from thinkact_nb.store import SHIPPED, kept
+from thinkact_nb.store import ALGORITHMS, SHIPPED, kept
 from thinkact_nb.think import claim_table
 
 HERE = Path(__file__).parent
@@ -35,7 +34,7 @@ def named(arm, first):
 
 def of_run(table, config, logs):
     "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons."
-    rl = [arm for arm in table.arm.unique() if arm.split()[0] in RL]
+    rl = [arm for arm in table.arm.unique() if arm.split()[0] in ALGORITHMS]
     found = rates(table, ['level']).set_index(['level', 'arm']).to_dict('index')
     levels = [dict(name=level, n=len(rows[rows.arm == 'sft']), sft=found[level, 'sft'],
                    rl=[dict(found[level, arm], arm=arm, name=named(arm, config['seed']), compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
