@@ -200,6 +200,29 @@ def test_l4_is_for_tasks_without_demonstrations(run, capfd):
 OWN = """
 from thinkact_nb.sim import TASKS, Task
 TASKS['mine'] = Task('put a named block on a named pad', TASKS['put_on'].sample, ('Lay the {block} on the {pad}.', 'The {block} goes on the {pad}.', 'Let the {block} lie on the {pad}.'))
+from thinkact_nb.store import add_algorithm
+add_algorithm('ppo+mine', 'adapter of mine', num_generations=1, lam=.5)
+"""
+IN_KOREAN = """
+from thinkact_nb.share import ASKED_IN_KOREAN
+ASKED_IN_KOREAN['mine'] = ASKED_IN_KOREAN['put_on']
+"""
+USES = "import os; os.environ['THINKACT_USE'] = 'mine.py'\n"
+TRAINED = """
+from dataclasses import replace
+from thinkact_nb.critic import FACTS, facts
+from thinkact_nb.data import expert
+from thinkact_nb.env import PROFILES
+from thinkact_nb.evaluate import ARMS
+from thinkact_nb.pool import SimPool
+from thinkact_nb.ppo import train_rl
+from thinkact_nb.sim import make_scene
+from thinkact_nb.store import SHIPPED, Store
+scene = make_scene('mine', 'L0', 3)
+told = facts([expert(scene), '.'], scene)
+store = Store('run', replace(PROFILES['tiny'], rl_batch=8, rl_micro_batch=4, max_new_tokens=24), shipped=True)
+log = train_rl(store, SimPool(0), 'ppo+mine', updates=1, tasks=('mine',))
+print('ppo+mine' in ARMS, told.shape == (2, FACTS), told[1].sum() == 8, len(log) == 1, store.has('rl/ppo+mine'))
 """
 WITHOUT_TORCH = """
 import sys
@@ -304,8 +327,26 @@ def test_a_task_of_the_users_own_is_made_evaluated_and_acted(tmp_path):
     done = thinkact('act', '--task', 'mine', '--use', 'mine.py', '--arm', 'expert', '--run', 'run', cwd=tmp_path)
     assert 'outcome      success' in done.stdout, done.stderr
     refused(thinkact('act', '--task', 'mine', '--arm', 'expert', '--run', 'run', cwd=tmp_path), "unknown task 'mine'")
+    done = thinkact('data', '--lang', 'ko', '--n', '3', '--tasks', 'mine', '--use', 'mine.py', '--run', 'ko', cwd=tmp_path)
+    assert done.returncode == 2 and "thinkact: task 'mine' has no Korean wordings" in done.stderr and 'Traceback' not in done.stderr
+    (tmp_path/'mine.py').write_text(OWN + IN_KOREAN)
+    done = thinkact('data', '--lang', 'ko', '--n', '3', '--tasks', 'mine', '--use', 'mine.py', '--run', 'ko', '--profile', 'tiny', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     (tmp_path/'mine.py').write_text('import nothing_like_it')
     refused(thinkact('data', '--use', 'mine.py', cwd=tmp_path), 'mine.py cannot be run (ModuleNotFoundError')
+
+
+def test_an_algorithm_and_a_task_of_the_users_own_are_trained_and_reported(tmp_path):
+    "Guard: a name was written in six places, and whoever forgot one had an algorithm without a report."
+    (tmp_path/'mine.py').write_text(OWN)
+    done = python(USES + TRAINED, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.split()[-5:] == ['True'] * 5, done.stdout + done.stderr
+    for words in (['eval', '--n', '2', '--arms', 'expert', 'ppo+mine', '--tasks', 'mine'], ['report', '--no-video']):
+        done = thinkact(*words, '--use', 'mine.py', '--run', 'run', cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert 'ppo+mine' in (tmp_path/'run'/'report'/'index.html').read_text()
+    refused(thinkact('eval', '--arms', 'ppo+mine', '--run', 'run', cwd=tmp_path), 'ppo+mine')
+    assert 'ppo+mine' in python(USES + 'from thinkact_nb.cli import main; main()', 'ppo', '--help', cwd=tmp_path).stdout
 
 
 def test_exports(tmp_path):

@@ -98,7 +98,10 @@ def in_korean(
 def told_in_korean(
     scene:Scene
 ) -> tuple[str, str]: # instruction, output
-    "What is asked and what an expert answers, in Korean."
+    "What is asked and what an expert answers, in Korean. Raises `UserError` if the task has no Korean wordings."
+    if scene.task not in ASKED_IN_KOREAN:
+        raise UserError(f"task {scene.task!r} has no Korean wordings: put some into `ASKED_IN_KOREAN` of "
+                        "thinkact_nb.share, or make demonstrations in English")
     tell = ThinkWriter(scene.seed, KOREAN, in_korean)
     asked = tell.say(ASKED_IN_KOREAN[scene.task], noun=scene.bodies[scene.moves[0][0]].kind, **dict(scene.words))
     return asked, render_output(think_of(scene, tell), solve(scene))

@@ -101,7 +101,7 @@ class Ppo(Simulated):
     "Reinforcement learning from the SFT adapter; the adapter goes to rl/ALGO/."
     set: Changes(PROFILE_NUMBERS | RL_NUMBERS) = ()
     report_to: Tracker = "none"  # where curves are shown while training goes on
-    algo: Literal[tuple(ALGORITHMS)] = "ppo"  # how advantages are computed
+    algo: Text("NAME", "ppo", f"how advantages are computed: {', '.join(ALGORITHMS)}, or one of your own") = "ppo"
     updates: Whole("the profile's") = None  # rollouts, each followed by its epochs
     tasks: Tasks = ()
     levels: tuple[str, ...] = ("L0",)  # names of levels
@@ -113,6 +113,7 @@ class Ppo(Simulated):
 
     def check(self):
         super().check()
+        check_name("algorithm", self.algo, ALGORITHMS)
         check_tracker(self.report_to)
         for name in ("efficiency", "safety"):
             weight = getattr(self, name)
