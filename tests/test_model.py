@@ -23,7 +23,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import memory, model as m, words
+from thinkact_nb import memory, model as m, precision, words
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.files import seal
 from thinkact_nb.store import Store
@@ -143,12 +143,12 @@ def test_four_bits_are_computed_rightly_where_they_are_used(profile):
         twin = float_twin.get_submodule(name)
         x = torch.randn(32, twin.in_features)
         true = twin(x)
-        assert (layer(x) - true).norm()/true.norm() < m.FOUR_BIT_ERROR, name
+        assert (layer(x) - true).norm()/true.norm() < precision.FOUR_BIT_ERROR, name
 
 
 def test_a_width_that_is_computed_wrongly_is_refused(profile, monkeypatch):
     "Guard: `check_layers` in `load_base`."
-    monkeypatch.setattr(m, 'four_bit_error', lambda inputs, device: .7 if inputs == 128 else .09)
+    monkeypatch.setattr(precision, 'four_bit_error', lambda inputs, device: .7 if inputs == 128 else .09)
     with pytest.raises(UserError, match=r'mlp.down_proj \(128 inputs, 64 outputs\) wrongly on this cpu: error 0.70.*multiple of 64'): m.load_base(profile)
 
 
@@ -158,8 +158,8 @@ def test_the_fault_is_seen_where_it_is():
     measured = errors((128, 160, 192))
     wrong = measured[160] > .2
     assert measured[128] < .1 and measured[192] < .1
-    assert (m.four_bit_error(160) > m.FOUR_BIT_ERROR) == wrong
-    assert m.four_bit_error(128) < m.FOUR_BIT_ERROR and m.four_bit_error(2048) < m.FOUR_BIT_ERROR
+    assert (precision.four_bit_error(160) > precision.FOUR_BIT_ERROR) == wrong
+    assert precision.four_bit_error(128) < precision.FOUR_BIT_ERROR and precision.four_bit_error(2048) < precision.FOUR_BIT_ERROR
     if not wrong: pytest.skip('this bitsandbytes is right about 160 inputs here: the guard has nothing to refuse')
 
 

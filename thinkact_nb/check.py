@@ -26,8 +26,9 @@ from .store import Store
 from .pool import SimPool
 from .data import make_dataset
 from .words import BUDGETS, WORDS, load_processor
-from .model import (SKIP, TARGETS, check_machine, free_memory, fuse_head, model_config, scale_gradients,
-                               steady, steady_ends)
+from .shapes import check_machine, model_config
+from .precision import scale_gradients, steady, steady_ends
+from .model import SKIP, TARGETS, free_memory, fuse_head
 from .memory import PROMPT, peak_table
 from .sft import make_trainer, train_sft
 from .ppo import train_rl

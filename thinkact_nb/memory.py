@@ -10,7 +10,8 @@ import re
 import numpy as np, torch
 from .env import Profile
 from .words import BUDGETS, WORDS
-from .model import LOGITS, SKIP, TARGETS, without_weights
+from .shapes import without_weights
+from .model import LOGITS, SKIP, TARGETS
 
 # %% ../nbs/03b_memory.ipynb #70f6f0a1
 PARTS = {"audio tower (dropped)": "audio_tower",

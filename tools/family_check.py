@@ -21,7 +21,7 @@ import tyro
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from thinkact_nb import model as m, words
+from thinkact_nb import precision, words as acting
 from thinkact_nb.check import agreement
 from thinkact_nb.data import expert
 from thinkact_nb.tasks import spread
@@ -47,13 +47,13 @@ def weights(folder):
 def words(folder):
     "The real tokenizer with the words of acting in its slots."
     stock = AutoTokenizer.from_pretrained(folder / "package/models")
-    tokenizer = words.claim_slots(copy.deepcopy(stock))
-    words.check_words(tokenizer, CONFIG)
+    tokenizer = acting.claim_slots(copy.deepcopy(stock))
+    acting.check_words(tokenizer, CONFIG)
     texts = [expert(s) for s in spread(45)]
     wrong = [t for t in texts if tokenizer.decode(tokenizer(t, add_special_tokens=False).input_ids) != t]
     lengths = [len(tokenizer(t, add_special_tokens=False).input_ids) for t in texts]
     assert not wrong, wrong[0]
-    return tokenizer, dict(words=len(m.WORDS), slots=sum(w not in stock.get_vocab() for w in m.WORDS), round_trips=len(texts), tokens_mean=round(sum(lengths) / len(lengths), 1), tokens_max=max(lengths))
+    return tokenizer, dict(words=len(acting.WORDS), slots=sum(w not in stock.get_vocab() for w in acting.WORDS), round_trips=len(texts), tokens_mean=round(sum(lengths) / len(lengths), 1), tokens_max=max(lengths))
 
 
 def loaded(folder, dtype, rule=True):
@@ -64,7 +64,7 @@ def loaded(folder, dtype, rule=True):
         if isinstance(module, bitsandbytes.nn.Linear4bit): module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     language = SimpleNamespace(embed_tokens=model.model.embed_tokens, embed_tokens_per_layer=None, named_modules=model.model.named_modules)
-    if rule: m.steady(SimpleNamespace(model=SimpleNamespace(language_model=language), lm_head=model.lm_head, modules=model.modules))
+    if rule: precision.steady(SimpleNamespace(model=SimpleNamespace(language_model=language), lm_head=model.lm_head, modules=model.modules))
     torch.manual_seed(0)
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=SEVEN, task_type="CAUSAL_LM"))
     if rule:
@@ -93,7 +93,7 @@ def gradients(model, batches):
 def main(
     folder: tyro.conf.Positional[Path],  # where the packages are
     scenes: int = 6,
-    out: Annotated[Path, tyro.conf.arg(help="the table that 03 shows")] = Path("thinkact_nb/tables/family.json"),
+    out: Annotated[Path, tyro.conf.arg(help="the table that 02e shows")] = Path("thinkact_nb/tables/family.json"),
 ):
     tokenizer, told = words(folder)
     path, batches = weights(folder), []
@@ -105,7 +105,7 @@ def main(
     found = {}
     for name, dtype, rule, scale in (("float32", torch.float32, False, False), ("float16, the rule, scaled", torch.float16, True, True), ("float16, the rule, not scaled", torch.float16, True, False), ("plain float16", torch.float16, False, False)):
         model = loaded(path, dtype, rule)
-        if scale: m.scale_gradients(model)
+        if scale: precision.scale_gradients(model)
         found[name] = gradients(model, batches)
         print(name, "loss", round(found[name][0], 4), flush=True)
     true, rows = found["float32"][1], []
