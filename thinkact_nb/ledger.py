@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from .env import rank
 from .files import read_parquet, whole, write_json
 from .store import Store
-from .sim import COLOURS, Scene, make_scene
+from .sim import COLOURS, Scene, SceneKey, make_scene
 from .pool import SimPool
 from .words import chat
 from .reward import EPISODE, RewardWeights, episode_table, judge
@@ -59,7 +59,7 @@ class Ledger(TrainerCallback):
         self.folder, self.tables = store.path(self.stage), []
 
     def __call__(self, completions, task, level, seed, trainer_state, log_metric, **others):
-        scenes = [make_scene(*key) for key in zip(task, level, seed)]
+        scenes = [make_scene(*key) for key in map(SceneKey, task, level, seed)]
         samples = [i % self.config.num_generations for i in range(len(scenes))]
         outputs = [c[0]["content"].strip("\n") for c in completions]
         episodes = judge(scenes, outputs, self.pool, self.tokenizer, self.weights, self.config.algorithm, samples)

@@ -127,8 +127,8 @@ def film(
     rings:bool=False  # draw what the think claims
 ) -> tuple[list, str]: # frames (height, width, 3), and what came of it
     "An episode, run again and watched."
-    from thinkact_nb.think import scene_of, think_in
-    from thinkact_nb.sim import parse_output
+    from thinkact_nb.sim import parse_output, scene_of
+    from thinkact_nb.think import think_in
     world.reset(scene_of(row))
     think = think_in(row["output"]) if rings else ""
     shot = lambda w: ringed(w.render(pixels), think, w) if think else w.render(pixels)
@@ -147,7 +147,8 @@ def cases(
 ) -> list[dict]: # as in `changed`, with a picture of the scene and the films of both
     "Scenes that b gained and lost against a, to be looked at."
     from tempfile import TemporaryDirectory
-    from thinkact_nb.think import changed, scene_of
+    from thinkact_nb.sim import scene_of
+    from thinkact_nb.think import changed
     from thinkact_nb.world import World
     from thinkact_nb.pool import FPS, write_video
     rows, world = changed(table, a, b), World()
@@ -187,7 +188,7 @@ def case_html(
     command:str # that acts it out, but for its options
 ) -> str:
     "A case: the scene, what both policies thought and did, and the command that shows it again."
-    from thinkact_nb.think import scene_of
+    from thinkact_nb.sim import scene_of
     scene = scene_of(case)
     thinks = {s: told(case[f"think_{s}"], scene) for s in "ab"}
     return render("case.html", case=case, a=a, b=b, command=command, size=SIDE, told=thinks)

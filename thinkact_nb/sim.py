@@ -7,7 +7,8 @@ __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'COLOURS', 'KNOWN', '
            'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'LAMP', 'LENS', 'FAILURES', 'NO_PROGRAM',
            'CRASHED', 'to_bins', 'to_metres', 'loc_text', 'inverse_kinematics', 'Step', 'Program', 'Output',
            'parse_program', 'parse_output', 'is_valid', 'render_output', 'Body', 'Scene', 'Table', 'rests', 'fetch',
-           'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'view_of', 'table_pattern', 'Outcome']
+           'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'SceneKey', 'scene_of', 'view_of',
+           'table_pattern', 'Outcome']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import itertools, math, re, sys
@@ -365,6 +366,26 @@ def solve(
 ) -> Program:
     "The program an expert runs, from the scene's truth."
     return Program(tuple(Step(skill, *to_bins(*place)) for skill, place in TASKS[scene.task].plan(scene)))
+
+# %% ../nbs/01_sim.ipynb #27f87289
+class SceneKey(NamedTuple):
+    "What a scene is made from: `make_scene(*key)`."
+    task: str
+    level: str
+    seed: int
+    perturbed: tuple[str, ...] = ()
+
+@patch(as_prop=True)
+def key(self:Scene):
+    "What this scene was made from, a `SceneKey`."
+    return SceneKey(self.task, self.level, self.seed, self.perturbed)
+
+def scene_of(
+    row # of a table of episodes, a dictionary: task, level, seed and, if anything was, what was perturbed
+) -> Scene:
+    "The scene of an episode."
+    perturbed = row.get("perturbed", "").split("+")
+    return make_scene(row["task"], row["level"], int(row["seed"]), tuple(filter(None, perturbed)))
 
 # %% ../nbs/01_sim.ipynb #88b769cc
 LAMP = dict(lightDirection=(.5, -.4, 1.), lightColor=(1., 1., 1.),

@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from trl import GRPOTrainer
 from .env import SPLITS, UserError, check_name, seed_all
 from .checkpoints import Store
-from .sim import make_scene
+from .sim import scene_of
 from .tasks import TASKS, spread
 from .pool import SimPool
 from .words import forbidden, load_processor
@@ -180,7 +180,7 @@ def _rolled_out(self:PPOTrainer, out, seen):
         if self.args.verified: rewards = rewards + self._verified(pieces, seen.episodes).to(rewards) * mask
     return Rollout(out, seen.episodes, ids, mask, old, pieces, out["facts"], values, rewards)
 
-def _scenes(episodes): return [make_scene(*key) for key in zip(episodes.task, episodes.level, episodes.seed)]
+def _scenes(episodes): return [scene_of(row) for row in episodes.to_dict("records")]
 
 @patch
 def _facts(self:PPOTrainer, ids, pieces, episodes):
