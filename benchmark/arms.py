@@ -19,7 +19,8 @@ policy wanders, and forgets the tasks that need the longest texts, whatever the 
 Amended on 28 November, when four updates of the first two pilots had been logged and nothing had been judged. Two cores that share a cache do an update
 in 75 to 90 seconds each, so 32 updates are too long for what this machine is given: runs have 16 updates (4,096 episodes), rate 4e-4 (the profile's).
 The order of the runs: `ppo` and `ppo+demos` (demonstrations in the loss, so that nothing is forgotten) with seed 0, looked at on validation scenes; then
-both with seeds 1 and 2, all judged by test scenes; then `ppo` from 2,700 demonstrations, `ppo+true`, `grpo`, as far as there is time. What has not run
+both with seeds 1 and 2, all judged by test scenes; then `ppo-nothink` (from SFT on the same demonstrations with empty thinks: what RL gains without a
+think), `ppo` from 2,700 demonstrations, `ppo+true`, `grpo`, as far as there is time. What has not run
 is not in the table. The family for Holm: the arms with three seeds."""
 import json
 import shutil
@@ -40,7 +41,7 @@ from thinkact_nb.tasks import spread
 
 STEPS, RATE, TEST, LOOK = 507, 5e-3, 306, 198
 ARMS = {"ppo": dict(algo="ppo"), "ppo, λ 0.95": dict(algo="ppo", lam=.95), "ppo+true": dict(algo="ppo+true"), "grpo": dict(algo="grpo"),
-        "rloo": dict(algo="rloo"), "ppo, blind critic": dict(algo="ppo", privileged=False)}
+        "rloo": dict(algo="rloo"), "ppo, blind critic": dict(algo="ppo", privileged=False), "ppo-nothink": dict(algo="ppo", think=False)}
 
 
 @dataclass
@@ -57,17 +58,18 @@ class Settings:
     steps: int = STEPS                    # of SFT
 
 
-def begin(settings):
-    "The SFT that all arms of a start begin from: its store."
+def begin(settings, think=True):
+    "The SFT that arms of a start begin from, with a think or without: its store, and the stage."
     profile = replace(PROFILES["tiny"], demonstrations=settings.start, sft_learning_rate=RATE)
     store = Store(settings.run / f"sft-{settings.start}", profile, seed=0)
     with SimPool(0) as pool:
         if not store.has("data"):
             make_dataset(settings.start, store.begin("data"), pool, seed=SPLITS["train"])
             store.push("data")
-    if not (store.run / "sft" / "log.json").exists():
-        train_sft(store, resume=True, steps=settings.steps)
-    return store
+    stage = "sft" if think else "sft-nothink"
+    if not (store.run / stage / "log.json").exists():
+        train_sft(store, resume=True, think=think, steps=settings.steps)
+    return store, stage
 
 
 def name(settings): return f"{settings.start}-{settings.arm}-{settings.rate:g}-{settings.updates}-seed{settings.seed}{'-look' * settings.look}".replace(", ", "-")
@@ -76,11 +78,12 @@ def name(settings): return f"{settings.start}-{settings.arm}-{settings.rate:g}-{
 def main(settings: Settings):
     torch.set_num_threads(1)
     out = kept("arms") / f"{name(settings)}.json"
-    sft, arm = begin(settings), dict(ARMS[settings.arm])
+    arm = dict(ARMS[settings.arm])
+    sft, stage = begin(settings, arm.pop("think", True))
     algo, clock = arm.pop("algo"), time.process_time()
     store = Store(settings.run / name(settings).removesuffix("-look"), replace(sft.profile, rl_learning_rate=settings.rate), seed=0)
     if not store.has("sft", "adapter_config.json"):
-        shutil.copytree(sft.run / "sft", store.run / "sft", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
+        shutil.copytree(sft.run / stage, store.run / "sft", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
     with SimPool(0) as pool:
         log = train_rl(store, pool, algo, seed=settings.seed, resume=True, updates=settings.updates, **arm)
         minutes = (time.process_time() - clock) / 60
