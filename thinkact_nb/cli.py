@@ -79,6 +79,7 @@ def recorded(self:Act, scene):
         raise UserError(f"{self.table} has no episode of {self.arm or 'any arm'} on {key}: choose one that it has")
     return rows.iloc[0].to_dict()
 
+# %% ../nbs/12_cli.ipynb #75268125
 @patch
 def begin(self:Act):
     "The run; where there is none, one of the stand-in, which runs anywhere."
@@ -164,6 +165,7 @@ def merged(self:Export, store):
     if not adapter: raise UserError(f"arm {arm!r} has no adapter to merge: choose one that was trained")
     print(merge(store.profile, adapter, self.out))
 
+# %% ../nbs/12_cli.ipynb #6cd6fa80
 @patch
 def __call__(self:Export):
     store = self.store()
