@@ -48,6 +48,24 @@ def test_a_result_is_what_the_tables_give(path):
     assert said == ''.join(kept['data']['text/markdown']) and re.search(r'\d', said)
 
 
+NO_PICTURE = {'09b_release': 'a merged policy is a folder, and the list of its files says all',
+              '11c_options': 'what it makes is one line about a mistake'}
+
+
+def shows(cell):
+    "Whether a cell shows a picture: of Markdown, as an output, or in an output's HTML."
+    if cell['cell_type'] == 'markdown': return bool(re.search(r'(?m)^!\[.+\]\(', ''.join(cell['source'])))
+    found = [(kind, ''.join(body)) for out in cell.get('outputs', []) for kind, body in out.get('data', {}).items()]
+    return any(kind.startswith('image/') or kind == 'text/html' and '<img' in body for kind, body in found)
+
+
+def test_every_page_from_01_shows_a_picture_by_its_tenth_cell():
+    "Guard: pictures first; who opens a page sees at a glance what it is about."
+    pages = [path for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')) if path.stem >= '01']
+    late = {path.stem for path in pages if not any(map(shows, json.loads(path.read_text(encoding='utf-8'))['cells'][:10]))}
+    assert len(pages) > 30 and late == set(NO_PICTURE)
+
+
 def test_the_front_page_says_what_the_tables_give():
     "Guard: table, sentences and chart of README, in both languages, are computed from the tables that come with the package."
     import front
