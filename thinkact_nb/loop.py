@@ -23,12 +23,12 @@ from .tasks import stands
 from .pool import SimPool
 from .data import ENGLISH, ThinkWriter, claims, mention, think_of
 
-# %% ../nbs/07c_loop.ipynb #07c00011
+# %% ../nbs/07c_loop.ipynb #07c00016
 DISTURBANCES = dict(slip="the hand opens for a moment during the first carry: the block falls short of its goal",
                     push="after the first look, before the arm moves, the block is pushed aside",
                     miss="the first grasp closes beside the block")
 FALL = 48            # physics steps that the hand stays open
-SLIPS = (.10, .16)   # where: this far from the goal, metres
+SLIPS = (.02, .04)   # where: this far from its goal, metres
 PUSHED = (.05, .09)  # how far, metres
 BESIDE = .05         # how far the fingers miss, metres
 
@@ -90,17 +90,19 @@ def _watch_held(self:LoopWorld):
     World._watch_held(self)
     if self.held is None: self.lost.append(self.scene.bodies[self.bodies.index(was)].name)
 
-# %% ../nbs/07c_loop.ipynb #07c00016
+# %% ../nbs/07c_loop.ipynb #07c00047
 @patch
 def _push_to(self:LoopWorld, which):
     "Where a body is pushed: the first drawn place that is in reach and free, or None."
     x, y = self.scene.bodies[which].place
-    taken = [b.place for i, b in enumerate(self.scene.bodies) if i != which] + list(self.scene.places)
+    room = lambda b: CLEARANCE + .05 * (b.kind == "wall")
+    taken = [(b.place, room(b)) for i, b in enumerate(self.scene.bodies) if i != which]
+    taken += [(place, CLEARANCE) for place in self.scene.places]
     for _ in range(500):
-        far, way = self.draw.uniform(*PUSHED), self.draw.uniform(0, 2 * math.pi)
-        to = x + far * math.cos(way), y + far * math.sin(way)
+        length, way = self.draw.uniform(*PUSHED), self.draw.uniform(0, 2 * math.pi)
+        to = x + length * math.cos(way), y + length * math.sin(way)
         inside = all(low <= v <= high for v, (low, high) in zip(to, OUTER))
-        if inside and all(math.dist(to, other) > CLEARANCE for other in taken): return to
+        if inside and all(math.dist(to, place) > far for place, far in taken): return to
 
 @patch
 def _push(self:LoopWorld):
