@@ -5,22 +5,20 @@
 # %% auto #0
 __all__ = ['DISTURBANCES', 'FALL', 'SLIPS', 'PUSHED', 'BESIDE', 'TURNS', 'LONGEST', 'TURN_ENGLISH', 'CHANGES', 'Felt',
            'LoopWorld', 'memory', 'budget', 'Look', 'free_place', 'next_carry', 'carry_out', 'changed_since',
-           'turn_claims', 'expert_turn', 'Played', 'own_loop', 'replay', 'play', 'film_turns', 'open_turn',
-           'loop_table']
+           'turn_claims', 'expert_turn', 'Played', 'own_loop', 'replay', 'play', 'film_turns']
 
-# %% ../nbs/07c_loop.ipynb #07c00006
+# %% ../nbs/07c_loop.ipynb #07c00054
 import functools, math, re, warnings
 from dataclasses import replace
 from typing import Callable, NamedTuple
-import gymnasium, numpy as np, pybullet
+import numpy as np, pybullet
 from fastcore.basics import patch
 from .env import check_name
-from .sim import (CLEARANCE, COLOURS, CRASHED, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program,
-                             Scene, Step, is_success, loc_text, make_scene, parse_turn, render_output, rests, solve,
-                             to_bins, to_metres)
+from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program,
+                             Scene, Step, is_success, loc_text, parse_turn, render_output, rests, solve, to_bins,
+                             to_metres)
 from .world import World
 from .tasks import stands
-from .pool import SimPool
 from .data import ENGLISH, ThinkWriter, claims, mention, think_of
 
 # %% ../nbs/07c_loop.ipynb #07c00016
@@ -90,7 +88,7 @@ def _watch_held(self:LoopWorld):
     World._watch_held(self)
     if self.held is None: self.lost.append(self.scene.bodies[self.bodies.index(was)].name)
 
-# %% ../nbs/07c_loop.ipynb #07c00047
+# %% ../nbs/07c_loop.ipynb #07c00056
 @patch
 def _push_to(self:LoopWorld, which):
     "Where a body is pushed: the first drawn place that is in reach and free, or None."
@@ -113,8 +111,8 @@ def _push(self:LoopWorld):
     (x, y, z), turned = self._call(pybullet.getBasePositionAndOrientation, body)
     awake = pybullet.ACTIVATION_STATE_ENABLE_SLEEPING | pybullet.ACTIVATION_STATE_WAKE_UP
     self._call(pybullet.changeDynamics, body, -1, activationState=awake)
-    hand = self._call(pybullet.createConstraint, body, -1, -1, -1, pybullet.JOINT_FIXED, (0, 0, 0), (0, 0, 0), (x, y, z),
-                      (0, 0, 0, 1), turned)
+    hand = self._call(pybullet.createConstraint, body, -1, -1, -1, pybullet.JOINT_FIXED, (0, 0, 0), (0, 0, 0),
+                      (x, y, z), (0, 0, 0, 1), turned)
     for k in range(1, 61):
         u = (k / 60)**2 * (3 - k / 30)
         at = x + (to[0] - x) * u, y + (to[1] - y) * u, z
@@ -399,29 +397,3 @@ def film_turns(
         frames.append(world.render(size))
         world.take(text, lambda w: frames.append(w.render(size)))
     return frames + [world.render(size)], starts
-
-# %% ../nbs/07c_loop.ipynb #07c00046
-def open_turn(
-    look:Look
-) -> str:
-    "What an expert writes that looks once: the demonstration of 02, whatever happens meanwhile."
-    return render_output(think_of(look.scene), solve(look.scene))
-
-def loop_table(
-    scenes:list[Scene],
-    pool:SimPool,
-    disturb=("", *DISTURBANCES),
-    turns:int=TURNS
-): # a DataFrame, one row per disturbance: n, open, closed (successes), only_open, only_closed, turns (mean), false
-    "The expert with one look and with several, on the same scenes."
-    import pandas as pd
-    rows = []
-    for name in disturb:
-        once = pool.map(play, [(s, name, open_turn, 1, 0) for s in scenes])
-        more = pool.map(play, [(s, name, expert_turn, budget(s, turns), 0) for s in scenes])
-        a, b = (np.array([p.outcome.success for p in played]) for played in (once, more))
-        said = [turn_claims(parse_turn(text).think, look) for p in more for look, text in p.turns]
-        rows.append(dict(disturbance=name or "none", n=len(scenes), open=a.sum(), closed=b.sum(), only_open=(a & ~b).sum(),
-                         only_closed=(b & ~a).sum(), turns=np.mean([len(p.turns) for p in more]).round(2),
-                         claims=sum(map(len, said)), false=sum(not true for found in said for *_, true in found)))
-    return pd.DataFrame(rows).set_index("disturbance")
