@@ -152,7 +152,7 @@ def now(self:LoopWorld) -> Scene:
     lie = [dict(x=round(at[0], 4), y=round(at[1], 4), yaw=round(angle, 4)) for (at, _), angle in zip(found, yaw)]
     return replace(self.scene, bodies=tuple(replace(b, **new) for b, new in zip(self.scene.bodies, lie)))
 
-# %% ../nbs/07c_loop.ipynb #07c00025
+# %% ../nbs/07c_loop.ipynb #07c00003
 TURNS = 4      # for one carry: the last is for seeing that it is done; a task of more carries has as many more
 LONGEST = 110  # characters of a plan that are remembered
 
@@ -168,10 +168,11 @@ def memory(
 
 def budget(
     scene:Scene,
-    turns:int=TURNS # for a task of one carry
+    turns:int=TURNS # for a task of one carry; 1: one for any task
 ) -> int:
     "The turns that an agent has in a scene."
-    return turns - 1 + max(1, sum(step.skill == "pick" for step in solve(scene).steps))
+    carries = sum(step.skill == "pick" for step in solve(scene).steps)
+    return turns + carries - 1 if turns > 1 else 1
 
 class Look(NamedTuple):
     "What there is before a turn. An agent sees `asked` and `image`; the rest is for the expert and for judging."
