@@ -21,12 +21,12 @@ from .world import World
 from .tasks import stands
 from .data import ENGLISH, ThinkWriter, claims, mention, think_of
 
-# %% ../nbs/07c_loop.ipynb #07c00016
+# %% ../nbs/07c_loop.ipynb #07c00011
 DISTURBANCES = dict(slip="the hand opens for a moment during the first carry: the block falls short of its goal",
                     push="after the first look, before the arm moves, the block is pushed aside",
                     miss="the first grasp closes beside the block")
 FALL = 48            # physics steps that the hand stays open
-SLIPS = (.02, .04)   # where: this far from its goal, metres
+SLIPS = (.03, .05)   # where: this far from its goal, metres
 PUSHED = (.05, .09)  # how far, metres
 BESIDE = .05         # how far the fingers miss, metres
 
@@ -195,7 +195,7 @@ def look(self:LoopWorld,
     image = self.render(size) if size else None
     return Look(asked, image, self.turn, self.scene, self.before, self.now(), self.poses(), self.felt)
 
-# %% ../nbs/07c_loop.ipynb #07c00029
+# %% ../nbs/07c_loop.ipynb #07c00006
 def free_place(
     now:Scene,
     carried:int,                  # index of a body that does not count
@@ -216,7 +216,7 @@ def _to_goals(look):
     left, bodies = [move for move in look.scene.moves if not lies(move)], look.now.bodies
     on = lambda i, goal: math.dist(bodies[i].place, bodies[goal].place) < .06
     things = [i for i, b in enumerate(bodies) if b.kind in MOVABLE]
-    for block, goal in sorted(left, key=lambda move: -look.poses[move[0]][2]):
+    for block, goal in sorted(left, key=lambda move: -round(look.poses[move[0]][2], 2)):
         taken = [i for i in things if i not in (block, goal) and on(i, goal)]
         if not taken: return block, bodies[goal].place
     return (taken[0], free_place(look.now, taken[0], bodies[taken[0]].place)) if left else None

@@ -85,7 +85,7 @@ class LoopEnv(gymnasium.Env):
     def render(self): return self.world.render(256) if self.render_mode else None
     def close(self): self.world.close()
 
-# %% ../nbs/07d_turns.ipynb #07d00015
+# %% ../nbs/07d_turns.ipynb #07d00006
 @patch
 def step(self:LoopEnv, action):
     outcome = self.world.take(action)
@@ -96,7 +96,7 @@ def step(self:LoopEnv, action):
     return self._observe(), reward, done, late, {k: getattr(outcome, k) for k in told}
 
 gymnasium.registry.pop("ThinkAct/Loop-v0", None)  # a notebook and its module both register
-gymnasium.register("ThinkAct/Loop-v0", entry_point="thinkact_nb.loop:LoopEnv")
+gymnasium.register("ThinkAct/Loop-v0", entry_point="thinkact_nb.turns:LoopEnv")
 
 # %% ../nbs/07d_turns.ipynb #07d00040
 MIX = ("", *DISTURBANCES)  # of demonstrations: one after the other
