@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MIX', 'TOLD', 'EPISODES', 'MISHAPS', 'open_turn', 'loop_table', 'LoopEnv', 'turn_rows', 'make_turns', 'answers',
-           'loop_episodes', 'noticed', 'run_loop', 'act_turns']
+           'loop_episodes', 'noticed', 'run_loop', 'policy_of', 'act_turns']
 
-# %% ../nbs/07d_turns.ipynb #07d00037
+# %% ../nbs/07d_turns.ipynb #07d00007
 import functools, io, json, shutil, time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +16,14 @@ from PIL import Image
 from . import __version__
 from .env import UserError, check_name
 from .files import whole
+from .store import Store
 from .sim import CRASHED, FAILURES, Program, Scene, make_scene, parse_turn
 from .tasks import TASKS, spread
 from .pool import FPS, SimPool, write_video
 from .data import expert
 from .loop import (DISTURBANCES, TURNS, Look, LoopWorld, Played, budget, changed_since, expert_turn,
                               film_turns, play, replay, turn_claims)
+from .evaluate import adapter_of
 
 # %% ../nbs/07d_turns.ipynb #07d00039
 def open_turn(
@@ -240,6 +242,19 @@ def run_loop(
             contact_force=played.outcome.contact_force, **noticed(played)))
     return pd.DataFrame(rows).assign(decoding=f"greedy, {profile.max_new_tokens} tokens, {profile.image_size} px",
                                      version=__version__)
+
+# %% ../nbs/07d_turns.ipynb #07d00019
+def policy_of(
+    store:Store,
+    arm # as in `check_arms`
+): # who acts, as in `run_loop`, and whether it learned to read a memory
+    "An arm's policy for the loop. Raises `UserError` if it has none."
+    if arm == "expert" or callable(arm): return arm, True
+    if arm == "random": raise UserError("arm 'random' draws from the scene and does not look: give another")
+    from thinkact_nb.model import load_model
+    from thinkact_nb.words import load_processor
+    model = load_model(store.profile, adapter_of(store, arm))
+    return (model, load_processor(store.profile)), (store.run / "data" / TOLD).exists()
 
 # %% ../nbs/07d_turns.ipynb #07d00034
 def act_turns(
