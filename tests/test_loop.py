@@ -171,7 +171,7 @@ def test_a_hand_that_missed_is_open_at_the_next_turn(world):
 
 
 def test_the_environment():
-    env = LoopEnv('put_on', disturb='slip')
+    env = LoopEnv('put_on', disturb='miss')
     seen, info = env.reset(options=dict(seed=5))
     again, _ = env.reset(options=dict(seed=5))
     assert info == dict(scene_seed=5) and (seen['image'] == again['image']).all() and env.observation_space.contains(seen)
