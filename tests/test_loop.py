@@ -109,6 +109,16 @@ def test_the_expert_notices_each_kind(repaired):
     assert not any(noticed(one)['mishaps'] for one in repaired[''])
 
 
+def test_a_mishap_that_is_made_up_is_no_truth(repaired):
+    one = repaired['miss'][0]
+    look, other = one.turns[1][0], next(b.name for b in SCENES[0].bodies if b.name != SCENES[0].bodies[SCENES[0].moves[0][0]].name)
+    says = lambda think: noticed(one._replace(turns=[(look, render_output(think, 'done'))]))
+    assert says(f'I do not grasp the {other}.') == dict(mishaps=1, noticed=1, truly=0, alarms=0)
+    assert says('I see it.') == dict(mishaps=1, noticed=0, truly=0, alarms=0)
+    calm = one._replace(turns=[(one.turns[0][0], render_output(f'I do not grasp the {other}.', 'done'))])
+    assert noticed(calm) == dict(mishaps=0, noticed=0, truly=0, alarms=1)
+
+
 def test_false_claims_of_a_turn_are_found(repaired):
     look = repaired['miss'][0].turns[1][0]
     block = look.scene.bodies[look.scene.moves[0][0]].name
@@ -150,7 +160,9 @@ def test_memory_is_one_line_that_cannot_hold_a_tag():
 
 
 def test_done_ends_and_turns_run_out(world):
-    scene = SCENES[0]
+    scene, sorts = SCENES[0], make_scene('sort', 'L0', 40)
+    carries = len(solve(sorts).steps) // 2
+    assert (budget(scene), budget(sorts), budget(sorts, 1)) == (4, 3 + carries, 1) and carries > 1
     quitter = loop_episodes(lambda image, question: DONE, [scene], SimPool(0), TINY)[0]
     assert (quitter.ended, len(quitter.turns), quitter.outcome.success) == ('done', 1, False)
     talker = loop_episodes(lambda image, question: 'hm', [scene], SimPool(0), TINY)[0]

@@ -299,13 +299,13 @@ def turn_claims(
     true, said = changed_since(look), [(kind, m) for kind, form in CHANGES.items() for m in form.finditer(think)]
     return claims(think, look.now) + [(k, m[0], (k, m.groupdict().get("c") or "") in true) for k, m in said]
 
-# %% ../nbs/07c_loop.ipynb #07c00035
+# %% ../nbs/07c_loop.ipynb #07c00025
 def expert_turn(
     look:Look
 ) -> str: # `<think>…</think><action>…</action>`
     "What an expert thinks and does in a turn."
     carry = next_carry(look)
-    if look.turn == 0: return render_output(think_of(look.scene), carry_out(look, *carry))
+    if carry and look.turn == 0: return render_output(think_of(look.scene), carry_out(look, *carry))
     tell = ThinkWriter(look.scene.seed + 7919 * look.turn, TURN_ENGLISH)
     see = lambda i: tell("seen", **mention(look.now.bodies[i]))
     for kind, name in sorted(changed_since(look)):
