@@ -54,15 +54,16 @@ class Act(Common):
     level: str = "L0"  # name of a level
     arm: Text("NAME", "ppo, else sft, else those that come with the package", _WHO) = None
     table: Text("FILE", "ask the model") = None  # table of episodes to take the arm's text from
+    turns: int = 1  # looks at a task of one carry, as in 07c; 1: one look
+    disturb: str = ""  # slip, push, miss: what goes wrong meanwhile
 
     def check(self):
         super().check()
-        split_of(self.seed)
+        split_of(self.seed), self.check_turns()
         if self.table and not Path(self.table).is_file():
             raise UserError(f"no file {self.table}: --table takes a table of episodes, "
                             f"such as {self.run}/eval/episodes.parquet")
-        if self.table: return
-        if self.arm:
+        if self.arm and not self.table:
             with quiet(): from thinkact_nb.evaluate import check_arms
             check_arms([self.arm])
 
@@ -104,6 +105,7 @@ def __call__(self:Act):
         from thinkact_nb.pool import FPS, SimPool, write_video
     arm = self.policy(store, evaluate.ADAPTERS)
     scene = sim.make_scene(self.task, self.level, self.seed)
+    if self.turns > 1 or self.disturb: return self.in_turns(store, arm, scene)
     row = self.recorded(scene) if self.table else None
     if row is None: row = evaluate.act(store, arm, [scene], SimPool(0)).to_dict("records")[0]
     file = store.path("act") / f"{self.task}-{self.level}-{self.seed}.png"
@@ -113,6 +115,24 @@ def __call__(self:Act):
     with whole(file.with_suffix(".mp4")) as part: write_video(frames + [frames[-1]] * FPS, part)
     self.tell(row, scene.instruction, end, store)
     print(f"picture      {file}\nvideo        {file.with_suffix('.mp4')}")
+
+# %% ../nbs/12_cli.ipynb #12d00002
+@patch
+def check_turns(self:Act):
+    "Raise a `UserError` if what is asked of the loop cannot be."
+    if self.turns < 1: raise UserError(f"{self.turns} turns: give 1 or more")
+    if self.disturb:
+        with quiet(): from thinkact_nb.loop import DISTURBANCES
+        check_name("disturbance", self.disturb, DISTURBANCES)
+    if self.table and (self.disturb or self.turns > 1):
+        raise UserError("--table has texts of one look: leave out --turns and --disturb")
+
+@patch
+def in_turns(self:Act, store, arm, scene):
+    "One episode of several turns, printed and filmed."
+    with quiet(): from thinkact_nb.turns import act_turns, policy_of
+    who, remember = policy_of(store, arm)
+    act_turns(who, scene, store.path("act"), store.profile, self.turns, self.disturb, remember)
 
 # %% ../nbs/12_cli.ipynb #b3909195
 @patch

@@ -18,8 +18,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError, check_name, renderer, say
 from .files import render
-from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, loc_text, parse_output, render_output, solve,
-                             to_bins, to_metres)
+from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, loc_text, parse_output, parse_turn,
+                             render_output, solve, to_bins, to_metres)
 from .tasks import RELATIONS, TASKS, pad_distances, spread, stands
 from .pool import SimPool, own_world
 
@@ -348,7 +348,7 @@ def row_fault(image, instruction, output):
     if not isinstance(instruction, str) or not instruction.strip(): return "has no instruction"
     try: Image.open(io.BytesIO(image["bytes"])).verify()
     except (TypeError, KeyError, OSError, SyntaxError): return "has no image that can be read"
-    parsed = parse_output(output or "")
+    parsed = parse_turn(output or "")
     return None if parsed.program else f"has an output that does not parse: {parsed.reason}"
 
 def _and_more(faults, most):

@@ -1,0 +1,106 @@
+"""Does looking again help a policy? Turns are taught by SFT, and open and closed loop are judged on the same scenes and mishaps.
+
+    python benchmark/loop.py
+
+Stopped and called again it goes on; what it found goes to benchmark/results/loop.json. `--episodes 4 --steps 2 --test 6` tries it in some minutes.
+
+The plan, written before the first run. Two trainings by SFT, each of as many steps, from the same base, on as many scenes: one on demonstrations of one
+look, as those of benchmark/arms.py, one on turns (a quarter of its episodes with no mishap, a quarter each with one of three). Four arms, each greedy:
+
+- open: learned one look, has one look.
+- again: learned one look, is asked at each turn anew, with no memory; it cannot say that it is done.
+- once: learned turns, has one look: what the other training alone gives.
+- closed: learned turns, has turns.
+
+Scenes: the test split of L0, without a mishap and with each. The question is `closed` against `open` under each mishap, exact McNemar, Holm over the
+three; the bar is 30 points. `closed` against `again` says what is owed to memory and training and not to a second look; without a mishap, `closed` must not
+lose to `open`. All else is description."""
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+import pandas as pd
+import torch
+import tyro
+from thinkact_nb.data import make_dataset
+from thinkact_nb.env import PROFILES, SPLITS, hardware
+from thinkact_nb.evaluate import Comparison, compare, compare_all, rates
+from thinkact_nb.files import whole
+from thinkact_nb.loop import DISTURBANCES, TURNS
+from thinkact_nb.model import fingerprint, free_memory, load_model
+from thinkact_nb.pool import SimPool
+from thinkact_nb.sft import train_sft
+from thinkact_nb.store import Store
+from thinkact_nb.tasks import spread
+from thinkact_nb.turns import make_turns, run_loop
+from thinkact_nb.words import load_processor
+
+ARMS = dict(open=("looks", 1, False), again=("looks", TURNS, False), once=("turns", 1, True), closed=("turns", TURNS, True))  # training, turns, memory
+SAID = ["grounding", "turns", "tokens", "seconds", "mishaps", "noticed", "truly", "alarms"]
+
+
+@dataclass
+class Settings:
+    "How much."
+    episodes: int = 900    # demonstrated
+    steps: int = 507       # of SFT
+    rate: float = 5e-3     # of SFT
+    test: int = 306        # scenes for each mishap and for none
+    validation: int = 36   # scenes that SFT is tried on
+    workers: int = 0       # of the simulator
+    run: Path = Path("runs/loop")
+    out: Path = Path(__file__).parent / "results" / "loop.json"
+
+
+def taught(settings, pool, kind):
+    "The run folder of a training, `looks` or `turns`, made if it is not there."
+    profile = replace(PROFILES["tiny"], demonstrations=settings.episodes, sft_learning_rate=settings.rate)
+    store = Store(settings.run / f"{kind}-{settings.episodes}-{settings.steps}", profile, seed=0)
+    if not store.has("data"):
+        make = make_turns if kind == "turns" else make_dataset
+        make(settings.episodes, store.begin("data"), pool, seed=SPLITS["train"], image_size=profile.image_size)
+        store.push("data")
+    if not (store.run / "sft" / "log.json").exists(): train_sft(store, resume=True, steps=settings.steps, validation=settings.validation)
+    return store
+
+
+def judged(settings, pool, store, arm, mishap):
+    "An arm's rows under a mishap, kept in the run folder."
+    _, turns, remember = ARMS[arm]
+    adapter = str(store.run / "sft")
+    weights = fingerprint(store.profile, adapter)
+    file = settings.run / "episodes" / f"{arm}-{mishap or 'none'}-{settings.test}-{weights[:12]}.parquet"
+    if file.exists(): return pd.read_parquet(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    policy = load_model(store.profile, adapter), load_processor(store.profile)
+    rows = run_loop(policy, spread(settings.test, seed=SPLITS["test"]), pool, store.profile, turns, mishap, remember, arm).assign(weights=weights)
+    del policy
+    free_memory()
+    with whole(file) as part: rows.to_parquet(part, index=False)
+    return rows
+
+
+def main(settings: Settings):
+    torch.set_num_threads(1)
+    begun, found = time.process_time(), dict(asdict(settings) | dict(run=None, out=None), machine=hardware(), mishaps={})
+    with SimPool(settings.workers) as pool:
+        stores = {kind: taught(settings, pool, kind) for kind in ("looks", "turns")}
+        tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm, (kind, *_) in ARMS.items()], ignore_index=True)
+                  for mishap in ("", *DISTURBANCES)}
+    for mishap, table in tables.items():
+        pairs = compare_all(table, [("open", "closed"), ("again", "closed"), ("once", "closed")]).to_dict("records")
+        solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
+        found["mishaps"][mishap or "none"] = dict(rates=rates(table).to_dict("records"), pairs=pairs, solved_by_task=solved.to_dict("index"),
+                                                  means=table.groupby("arm")[SAID].mean().round(4).to_dict("index"),
+                                                  ended=table.groupby("arm").ended.value_counts().unstack(fill_value=0).to_dict("index"))
+        print(mishap or "none", compare(table, "open", "closed"))
+    struck = pd.concat([table for mishap, table in tables.items() if mishap], ignore_index=True)
+    overall = compare(struck, "open", "closed")
+    found |= dict(all_mishaps=asdict(overall), minutes=round((time.process_time() - begun) / 60, 1))
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    settings.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(settings.out, "all three mishaps:", Comparison(**found["all_mishaps"]))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
