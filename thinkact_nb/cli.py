@@ -110,7 +110,7 @@ def __call__(self:Act):
     if row is None: row = evaluate.act(store, arm, [scene], SimPool(0)).to_dict("records")[0]
     file = store.path("act") / f"{self.task}-{self.level}-{self.seed}.png"
     world = World()
-    frames, end = film(row, world)
+    frames, end = film(sim.scene_of(row), row["output"], world)
     with whole(file) as part: part.write_bytes(png(frames[0]))
     with whole(file.with_suffix(".mp4")) as part: write_video(frames + [frames[-1]] * FPS, part)
     self.tell(row, scene.instruction, end, store)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'THEMES', 'SIDE', 'TRUE', 'FALSE', 'PANEL', 'CAPTION', 'TITLE', 'data_uri', 'png', 'chart', 'rate_chart',
-           'curve', 'ringed', 'film', 'cases', 'told', 'case_html', 'gallery', 'leaf', 'by_turns', 'happened',
-           'demo_video']
+           'curve', 'ringed', 'film', 'Case', 'sides', 'cases', 'told', 'case_html', 'gallery', 'leaf', 'by_turns',
+           'happened', 'demo_video']
 
 # %% ../nbs/08b_pictures.ipynb #6a7024bb
 import base64, io, re
 from pathlib import Path
+from typing import NamedTuple
 from .files import render, whole
 from .store import Store
 
@@ -121,46 +122,66 @@ def ringed(
 
 # %% ../nbs/08b_pictures.ipynb #cbfdf6af
 def film(
-    row:dict,         # an episode
+    scene,            # a `sim.Scene`
+    output:str,       # a policy's text
     world,            # a `World`
     pixels=320,       # per side
     rings:bool=False  # draw what the think claims
 ) -> tuple[list, str]: # frames (height, width, 3), and what came of it
     "An episode, run again and watched."
-    from thinkact_nb.sim import parse_output, scene_of
+    from thinkact_nb.sim import parse_output
     from thinkact_nb.think import think_in
-    world.reset(scene_of(row))
-    think = think_in(row["output"]) if rings else ""
+    world.reset(scene)
+    think = think_in(output) if rings else ""
     shot = lambda w: ringed(w.render(pixels), think, w) if think else w.render(pixels)
     frames = [shot(world)]
-    program = parse_output(row["output"]).program
+    program = parse_output(output).program
     outcome = world.run(program, lambda w: frames.append(shot(w))) if program else None
     if outcome and outcome.success: return frames, "success"
     return frames, f"failure: {outcome.failure if outcome else 'no valid program'}"
 
 # %% ../nbs/08b_pictures.ipynb #54800c47
+class Case(NamedTuple):
+    "A scene that only one of two policies solved, to be looked at."
+    scene: object  # a `sim.Scene`
+    change: str    # "gained" or "lost", from a to b
+    picture: str   # of the scene, as data
+    a: dict        # what one policy did: its name in `policy`, then as in an episode; the film, as data, in `film`
+    b: dict        # and the other
+
+def sides(
+    row:dict, # of `evaluate.paired`, or of `think.changed`
+    a:str,    # arms
+    b:str
+) -> tuple[dict, dict]: # as in an episode, and `policy`
+    "What either policy did."
+    own = lambda mark: {k.removesuffix(mark): v for k, v in row.items() if k.endswith(mark)}
+    return own("_a") | dict(policy=a), own("_b") | dict(policy=b)
+
 def cases(
     table,     # episodes, a DataFrame
     a:str,     # arms
     b:str,
     most:int=4 # of each kind
-) -> list[dict]: # as in `changed`, with a picture of the scene and the films of both
-    "Scenes that b gained and lost against a, to be looked at."
+) -> list[Case]:
+    "Scenes that b gained and lost against a."
     from tempfile import TemporaryDirectory
     from thinkact_nb.sim import scene_of
     from thinkact_nb.think import changed
     from thinkact_nb.world import World
     from thinkact_nb.pool import FPS, write_video
-    rows, world = changed(table, a, b), World()
-    out = [row for change in ("gained", "lost") for row in rows[rows.change == change].head(most).to_dict("records")]
+    rows, world, out = changed(table, a, b), World(), []
+    some = [row for change in ("gained", "lost") for row in rows[rows.change == change].head(most).to_dict("records")]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "film.mp4"
-        for row in out:
-            row["picture"] = data_uri(png(world.reset(scene_of(row)).render(SIDE)), "image/png")
-            for side in "ab":
-                frames, _ = film(row | dict(output=row[f"output_{side}"]), world, SIDE, rings=True)
+        for row in some:
+            scene, both = scene_of(row), sides(row, a, b)
+            picture = data_uri(png(world.reset(scene).render(SIDE)), "image/png")
+            for side in both:
+                frames, _ = film(scene, side["output"], world, SIDE, rings=True)
                 write_video(frames + frames[-1:] * FPS, file)
-                row[f"film_{side}"] = data_uri(file.read_bytes(), "video/mp4")
+                side["film"] = data_uri(file.read_bytes(), "video/mp4")
+            out.append(Case(scene, row["change"], picture, *both))
     world.close()
     return out
 
@@ -182,16 +203,12 @@ def told(
 
 # %% ../nbs/08b_pictures.ipynb #cb629172
 def case_html(
-    case:dict, # from `cases`
-    a:str,     # arms
-    b:str,
+    case:Case,
     command:str # that acts it out, but for its options
 ) -> str:
     "A case: the scene, what both policies thought and did, and the command that shows it again."
-    from thinkact_nb.sim import scene_of
-    scene = scene_of(case)
-    thinks = {s: told(case[f"think_{s}"], scene) for s in "ab"}
-    return render("case.html", case=case, a=a, b=b, command=command, size=SIDE, told=thinks)
+    thinks = [told(side["think"], case.scene) for side in (case.a, case.b)]
+    return render("case.html", case=case, command=command, size=SIDE, both=list(zip((case.a, case.b), thinks)))
 
 # %% ../nbs/08b_pictures.ipynb #584e7e0b
 def gallery(
@@ -207,21 +224,19 @@ def gallery(
     examples, every = cases(table, a, b, most), changed(table, a, b).change.tolist()
     shown = lambda change: f"{min(most, every.count(change))} of the {every.count(change)} scenes that"
     counts = f"{shown('gained')} {b} solved and {a} did not, and {shown('lost')} {a} solved and {b} did not"
-    shown_cases = [case_html(case, a, b, f"thinkact act --table {file}") for case in examples]
+    shown_cases = [case_html(case, f"thinkact act --table {file}") for case in examples]
     return render("gallery.html", a=a, b=b, counts=counts, home=home, cases=shown_cases)
 
 # %% ../nbs/08b_pictures.ipynb #c4367ee9
 def leaf(
-    examples:list, # from `cases`
-    a:str,         # arms
-    b:str
+    examples:list[Case]
 ): # an ipywidgets box
     "A widget that shows one case at a time."
     import ipywidgets as widgets
-    names = [(f"{c['change']}: {c['instruction'][:70]}", i) for i, c in enumerate(examples)]
+    names = [(f"{case.change}: {case.scene.instruction[:70]}", i) for i, case in enumerate(examples)]
     pick = widgets.Dropdown(options=names, description="case", layout=dict(width="40em"))
     shown = widgets.HTML()
-    def show(_=None): shown.value = render("widget.html", body=case_html(examples[pick.value], a, b, "thinkact act"))
+    def show(_=None): shown.value = render("widget.html", body=case_html(examples[pick.value], "thinkact act"))
     pick.observe(show, "value"), show()
     return widgets.VBox([pick, shown])
 
@@ -259,25 +274,23 @@ def by_turns(
 
 # %% ../nbs/08b_pictures.ipynb #a8cc8314
 def happened(
-    row:dict, # as of `evaluate.paired`
-    a:str,    # arms
-    b:str
+    both # as `sides` gives them
 ) -> str:
     "Who solved the scene."
-    solved = [arm for arm, side in ((a, "a"), (b, "b")) if row[f"success_{side}"]]
+    solved = [side["policy"] for side in both if side["success"]]
     if len(solved) == 1: return f"({solved[0]} alone solves it)"
     return "(both solve it)" if solved else "(neither solves it)"
 
 # %% ../nbs/08b_pictures.ipynb #35211041
 def _side_by_side(row, arms, world):
     "One scene of the film: its frames, and one of both arms at work."
-    from thinkact_nb.evaluate import SCENE
     from thinkact_nb.pool import FPS
-    sides = [{k: row[k] for k in SCENE} | dict(output=row[f"output_{s}"], think=row[f"think_{s}"]) for s in "ab"]
-    (left, end_left), (right, end_right) = (film(s, world, PANEL, rings=True) for s in sides)
-    thinks = [(f"{arm} thinks", s["think"] or s["output"] or "(nothing)") for arm, s in zip(arms, sides)]
+    from thinkact_nb.sim import scene_of
+    scene, both = scene_of(row), sides(row, *arms)
+    (left, end_left), (right, end_right) = (film(scene, side["output"], world, PANEL, rings=True) for side in both)
+    thinks = [(f"{side['policy']} thinks", side["think"] or side["output"] or "(nothing)") for side in both]
     results = [(f"{arm}: {end}", text) for arm, end, (_, text) in zip(arms, (end_left, end_right), thinks)]
-    title = f"{row['instruction_a']} {happened(row, *arms)}"
+    title = f"{scene.instruction} {happened(both)}"
     still = _sheet(left[0], right[0], thinks, title)
     at = lambda frames, i: frames[min(i, len(frames) - 1)]  # who is done waits
     moving = [_sheet(at(left, i), at(right, i), thinks, title) for i in range(max(len(left), len(right)))]

@@ -271,7 +271,7 @@ def page(
     rates_alt = "; ".join(f"{a['level']} {a['arm']} {reach(a)}" for a in found["arms"])
     return render(
         "report.html", found=found, pair=pair, video=video, note=note, home=home,
-        cases=[case_html(c, *pair, f"thinkact act --run {run}") for c in examples],
+        cases=[case_html(c, f"thinkact act --run {run}") for c in examples],
         by_task=by_task(found["by_task"]), curves=curves(found["training"]),
         failure_columns={k: k.replace("_", " ") for k in (found["failures"] or [{}])[0]},
         rates_alt=f"Success rates: {rates_alt}", svg=lambda drawn: data_uri(drawn, "image/svg+xml"),

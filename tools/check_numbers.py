@@ -41,6 +41,7 @@ def values(nb):
         for out in cell['outputs']:
             data = out.get('data', {})
             said += [text(out.get('text', ''))] + [text(data[k]) for k in ('text/plain', 'text/html', 'text/markdown') if k in data and len(text(data[k])) < 100_000]
+        said = [re.sub(r'(?s)<style>.*?</style>|data:[\w/+-]+;base64,[\w+/=]*', '', part) for part in said]  # neither a picture's bytes nor colours are numbers
         for part in said: found |= {abs(float(v)) for v in VALUE.findall(re.sub(r'(?<=\d),(?=\d{3}\b)|(?<=\d)_(?=\d)', '', part))}
     return found
 
