@@ -88,15 +88,16 @@ def main(settings: Settings):
         tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm, (kind, *_) in ARMS.items()], ignore_index=True)
                   for mishap in ("", *DISTURBANCES)}
     for mishap, table in tables.items():
-        pairs = compare_all(table, [("open", "closed"), ("again", "closed"), ("once", "closed")]).to_dict("records")
+        pairs = [asdict(compare(table, arm, "closed")) for arm in ARMS if arm != "closed"]
         solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
         found["mishaps"][mishap or "none"] = dict(rates=rates(table).to_dict("records"), pairs=pairs, solved_by_task=solved.to_dict("index"),
                                                   means=table.groupby("arm")[SAID].mean().round(4).to_dict("index"),
                                                   ended=table.groupby("arm").ended.value_counts().unstack(fill_value=0).to_dict("index"))
         print(mishap or "none", compare(table, "open", "closed"))
     struck = pd.concat([table for mishap, table in tables.items() if mishap], ignore_index=True)
-    overall = compare(struck, "open", "closed")
-    found |= dict(all_mishaps=asdict(overall), minutes=round((time.process_time() - begun) / 60, 1))
+    family = [(f"open, {mishap}", f"closed, {mishap}") for mishap in DISTURBANCES]
+    answers = compare_all(struck.assign(arm=struck.arm + ", " + struck.perturbed), family)
+    found |= dict(question=answers.to_dict("records"), all_mishaps=asdict(compare(struck, "open", "closed")), minutes=round((time.process_time() - begun) / 60, 1))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     settings.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(settings.out, "all three mishaps:", Comparison(**found["all_mishaps"]))
