@@ -362,6 +362,7 @@ def _sound(work):
             warnings.warn(f"{job[0].task} {job[0].level} seed {job[0].seed}: {type(error).__name__}: {error}")
     return safe
 
+# %% ../nbs/07c_loop.ipynb #3af33fd2
 @_sound
 def replay(
     job:tuple # (scene, disturbance or "", texts so far, pixels per side or 0)
@@ -371,6 +372,7 @@ def replay(
     world, outcome = _begun(scene, disturb, texts)
     return world.look(size), outcome
 
+# %% ../nbs/07c_loop.ipynb #f405f0c4
 def play(
     job:tuple # (scene, disturbance or "", who: look -> text, turns at most, pixels per side or 0)
 ) -> Played:
@@ -385,6 +387,7 @@ def play(
         if parse_turn(said[-1][1]).program == Program(()): return Played(outcome, said, "done")
     return Played(outcome, said, "out of turns")
 
+# %% ../nbs/07c_loop.ipynb #c673cdb1
 def film_turns(
     scene:Scene,
     disturb:str, # a name in `DISTURBANCES`, or ""

@@ -158,6 +158,7 @@ def sides(
     own = lambda mark: {k.removesuffix(mark): v for k, v in row.items() if k.endswith(mark)}
     return own("_a") | dict(policy=a), own("_b") | dict(policy=b)
 
+# %% ../nbs/08b_pictures.ipynb #0522ba55
 def cases(
     table,     # episodes, a DataFrame
     a:str,     # arms

@@ -185,7 +185,8 @@ def model_card(
     standin, plain = store.profile.model == "standin", table[table.perturbed == ""]
     base = "thinkact_nb/standin" if standin else store.profile.model
     rows = [*rates(plain).assign(task="all").to_dict("records"), *rates(plain, ("task",)).to_dict("records")]
-    folder = next((f"rl/{algo}" for algo in ALGORITHMS if (store.run / "rl" / algo / "adapter_config.json").exists()), "sft")
+    there = lambda algo: (store.run / "rl" / algo / "adapter_config.json").exists()
+    folder = next((f"rl/{algo}" for algo in ALGORITHMS if there(algo)), "sft")
     words = ("<think>", "</think>", "<action>", "</action>", *SKILLS)
     data = ModelCardData(base_model=None if standin else base, library_name="peft", pipeline_tag="robotics",
                          tags=["robotics", "vision-language-action", "lora"])

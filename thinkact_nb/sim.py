@@ -23,7 +23,6 @@ BINS = 64             # bins per axis
 BIN = 0.01            # bin width, metres
 ORIGIN = (0.18, -0.32)  # the corner of bin (0, 0), metres, world frame
 
-# %% ../nbs/01_sim.ipynb #5597ff98
 def to_bins(
     x:float, # metres, world frame
     y:float  # metres, world frame
@@ -416,7 +415,6 @@ def view_of(
                     lightAmbientCoeff=draw.uniform(.45, .65), lightDiffuseCoeff=draw.uniform(.25, .45))
     return (eye, target, (0, 0, 1)), lamp
 
-# %% ../nbs/01_sim.ipynb #f6169fbb
 def table_pattern(
     number:int # 0 to 7
 ) -> np.ndarray: # (64, 64, 3), uint8

@@ -230,6 +230,7 @@ def _targets(self:PPOTrainer, rollout, inputs):
         self._put(explained_variance=1 - self._moments(returns - foreseen, mask)[1] / spread_of_returns)
     return dict(advantages=standardised, old_values=values * mask, returns=returns)
 
+# %% ../nbs/05f_trainer.ipynb #16e9f1ad
 @patch
 def _generate_and_score_completions(self:PPOTrainer, inputs):
     with self._clock("rollout"), self._watched() as seen:

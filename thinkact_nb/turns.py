@@ -214,6 +214,7 @@ def noticed(
         found["alarms"] += bool(said and not happened)
     return found
 
+# %% ../nbs/07d_turns.ipynb #0bfe2baf
 def run_loop(
     policy,             # (model, processor), a function of image and question, or "expert"; "open" writes 02's text
     scenes:list[Scene],
