@@ -372,7 +372,6 @@ def replay(
     world, outcome = _begun(scene, disturb, texts)
     return world.look(size), outcome
 
-# %% ../nbs/07c_loop.ipynb #f405f0c4
 def play(
     job:tuple # (scene, disturbance or "", who: look -> text, turns at most, pixels per side or 0)
 ) -> Played:
@@ -387,7 +386,6 @@ def play(
         if parse_turn(said[-1][1]).program == Program(()): return Played(outcome, said, "done")
     return Played(outcome, said, "out of turns")
 
-# %% ../nbs/07c_loop.ipynb #c673cdb1
 def film_turns(
     scene:Scene,
     disturb:str, # a name in `DISTURBANCES`, or ""

@@ -112,7 +112,6 @@ def _calculate_rewards(self:PPOTrainer, *args):
     self._seen.rewards, self._seen.episodes = rewards, getattr(self.reward_funcs[0], "latest", None)
     return rewards
 
-# %% ../nbs/05f_trainer.ipynb #e6b06002
 @patch
 def _get_per_token_logps_and_entropies(
     self:PPOTrainer, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
