@@ -14,9 +14,8 @@ from typing import Callable, NamedTuple
 import numpy as np, pybullet
 from fastcore.basics import patch
 from .env import check_name
-from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program,
-                             Scene, Step, is_success, loc_text, parse_turn, render_output, rests, solve, to_bins,
-                             to_metres)
+from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program, Scene,
+                             Step, is_success, loc_text, parse_turn, render_output, rests, solve, to_bins, to_metres)
 from .world import World
 from .tasks import stands
 from .data import ENGLISH, ThinkWriter, claims, mention, think_of
