@@ -2,7 +2,7 @@
 
     python benchmark/loop.py
 
-Stopped and called again it goes on; what it found goes to benchmark/results/loop.json. `--episodes 4 --steps 2 --test 6` tries it in some minutes.
+Stopped and called again it goes on; what it found goes to thinkact_nb/tables/loop.json, which 07d reads. `--episodes 4 --steps 2 --test 6` tries it in some minutes.
 
 The plan, written before the first run. Two trainings by SFT, each of as many steps, from the same base, on as many scenes: one on demonstrations of one
 look, as those of benchmark/arms.py, one on turns (a quarter of its episodes with no mishap, a quarter each with one of three). Four arms, each greedy:
@@ -30,7 +30,7 @@ from thinkact_nb.loop import DISTURBANCES, TURNS
 from thinkact_nb.model import fingerprint, free_memory, load_model
 from thinkact_nb.pool import SimPool
 from thinkact_nb.sft import train_sft
-from thinkact_nb.store import Store
+from thinkact_nb.store import Store, kept
 from thinkact_nb.tasks import spread
 from thinkact_nb.turns import make_turns, run_loop
 from thinkact_nb.words import load_processor
@@ -49,7 +49,7 @@ class Settings:
     validation: int = 36   # scenes that SFT is tried on
     workers: int = 0       # of the simulator
     run: Path = Path("runs/loop")
-    out: Path = Path(__file__).parent / "results" / "loop.json"
+    out: Path = kept("loop.json")
 
 
 def taught(settings, pool, kind):

@@ -55,7 +55,18 @@ def runs(shipped=SHIPPED):
     long = of_run(table, read(tables/'long'/'config.json'), [rows.to_dict('records') for _, rows in log.groupby('seed')])
     first = table[table.level == long['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
-    return dict(demo=demo, long=long | dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink))
+    return dict(demo=demo, long=long | dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink), arms=of_arms(), loop_run=of_loop())
+
+
+def of_arms():
+    "The runs of 06c: `ppo`, one for each seed and each number of demonstrations that it began from."
+    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(kept('arms').glob('*.json'))]
+    return [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if r['arm'] == 'ppo']
+
+
+def of_loop():
+    "What a second look is worth, from the run of 07d; None if it has not run."
+    return json.loads(kept('loop.json').read_text(encoding='utf-8'))['all_mishaps'] if kept('loop.json').exists() else None
 
 
 def block(found, template, at):
