@@ -11,7 +11,6 @@ __all__ = ['SKIP', 'LOGITS', 'TARGETS', 'COMPACT', 'keep_memory', 'free_memory',
 # before peft, which imports bitsandbytes and would have it greet
 from .precision import check_layers, scale_gradients, steady, steady_ends
 
-# %% ../nbs/03_model.ipynb #4eb62092
 import ctypes, functools, gc, hashlib, math, os, types
 import bitsandbytes
 from functools import partial
