@@ -33,29 +33,6 @@ from .sim import BINS
 from .words import STANDIN, WORDS, base_name, chat, from_hub, forbidden, load_processor, model_path, word_ids
 from .shapes import check_machine
 
-# %% ../nbs/03_model.ipynb #4eb62092
-import ctypes, functools, gc, hashlib, math, os, types
-import bitsandbytes
-from functools import partial
-from pathlib import Path
-import torch
-from fastcore.basics import patch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
-from peft.tuners.trainable_tokens import TrainableTokensLayer
-from peft.utils.other import TrainableTokensWrapper
-from PIL import Image
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
-from transformers import (AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig,
-                          PreTrainedModel)
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from .env import Profile, UserError
-from .files import SEAL, damage, read_json, read_seal
-from .store import ADAPTER, MODEL, foreign
-from .sim import BINS
-from .words import STANDIN, WORDS, base_name, chat, from_hub, forbidden, load_processor, model_path, word_ids
-from .shapes import check_machine
-
 # %% ../nbs/03_model.ipynb #f24526bf
 SKIP = ["lm_head", "model.audio_tower", "model.vision_tower", "model.embed_vision", "model.embed_audio",
         "prediction_coefs", "correction_coefs", "modality_router"]
