@@ -48,6 +48,7 @@ class Settings:
     test: int = 306        # scenes for each mishap and for none
     validation: int = 36   # scenes that SFT is tried on
     workers: int = 0       # of the simulator
+    arms: tuple[str, ...] = tuple(ARMS)  # judged
     run: Path = Path("runs/loop")
     out: Path = kept("loop.json")
 
@@ -85,10 +86,10 @@ def main(settings: Settings):
     begun, found = time.process_time(), dict(asdict(settings) | dict(run=None, out=None), machine=hardware(), mishaps={})
     with SimPool(settings.workers) as pool:
         stores = {kind: taught(settings, pool, kind) for kind in ("looks", "turns")}
-        tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm, (kind, *_) in ARMS.items()], ignore_index=True)
+        tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm in settings.arms for kind in ARMS[arm][:1]], ignore_index=True)
                   for mishap in ("", *DISTURBANCES)}
     for mishap, table in tables.items():
-        pairs = [asdict(compare(table, arm, "closed")) for arm in ARMS if arm != "closed"]
+        pairs = [asdict(compare(table, arm, "closed")) for arm in settings.arms if arm != "closed"]
         solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
         found["mishaps"][mishap or "none"] = dict(rates=rates(table).to_dict("records"), pairs=pairs, solved_by_task=solved.to_dict("index"),
                                                   means=table.groupby("arm")[SAID].mean().round(4).to_dict("index"),
