@@ -142,7 +142,6 @@ def take(self:LoopWorld,
     self.force = max(force, self.force)
     return replace(outcome, contact_force=self.force)
 
-# %% ../nbs/07c_loop.ipynb #07c00019
 @patch
 def now(self:LoopWorld) -> Scene:
     "The scene as it lies on the table at this moment."
@@ -335,7 +334,7 @@ def _tell_carry(look, tell, see, block, to):
     elif all(math.dist(at, b.place) > .08 for b in look.now.bodies): tell("free", loc=loc)
     tell("there", block=names[block])
 
-# %% ../nbs/07c_loop.ipynb #07c00044
+# %% ../nbs/07c_loop.ipynb #07c00024
 class Played(NamedTuple):
     "An episode."
     outcome: Outcome
@@ -361,7 +360,7 @@ def _sound(work):
             warnings.warn(f"{job[0].task} {job[0].level} seed {job[0].seed}: {type(error).__name__}: {error}")
     return safe
 
-# %% ../nbs/07c_loop.ipynb #3af33fd2
+# %% ../nbs/07c_loop.ipynb #07c00035
 @_sound
 def replay(
     job:tuple # (scene, disturbance or "", texts so far, pixels per side or 0)
@@ -385,6 +384,7 @@ def play(
         if parse_turn(said[-1][1]).program == Program(()): return Played(outcome, said, "done")
     return Played(outcome, said, "out of turns")
 
+# %% ../nbs/07c_loop.ipynb #07c00041
 def film_turns(
     scene:Scene,
     disturb:str, # a name in `DISTURBANCES`, or ""

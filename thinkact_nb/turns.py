@@ -197,7 +197,7 @@ def loop_episodes(
     return [Played(seen[1], said, end) if well else Played(CRASHED, said, "crashed")
             for seen, said, end, well in zip(last, played, ended, whole_one)]
 
-# %% ../nbs/07d_turns.ipynb #07d00041
+# %% ../nbs/07d_turns.ipynb #07d00033
 MISHAPS = {"slipped", "missed", "moved"}  # kinds of `CHANGES`
 
 def noticed(
@@ -214,7 +214,7 @@ def noticed(
         found["alarms"] += bool(said and not happened)
     return found
 
-# %% ../nbs/07d_turns.ipynb #0bfe2baf
+# %% ../nbs/07d_turns.ipynb #07d00037
 def run_loop(
     policy,             # (model, processor), a function of image and question, or "expert"; "open" writes 02's text
     scenes:list[Scene],
