@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from thinkact_nb import ledger, ppo, sft
+from thinkact_nb import algorithms, ledger, ppo, sft
 from thinkact_nb.env import Stopped, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.pool import SimPool
@@ -28,7 +28,7 @@ def train_sft(run, rows):
 
 def train_ppo(run, how):
     "Three updates. The adapter is untrained and no text is right, so a text's reward is its length, modulo 7."
-    store, ppo.SAVE_EVERY, judge = Store(run, PROFILE), 1, ledger.judge
+    store, algorithms.SAVE_EVERY, judge = Store(run, PROFILE), 1, ledger.judge
     ledger.judge = lambda *args: [replace(e, reward=len(e.output) % 7 / 7) for e in judge(*args)]
     if how == 'kill' and os.environ['RANK'] == '1':
         world, calls = ledger.Ledger.__call__, []

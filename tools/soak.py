@@ -140,10 +140,10 @@ def small():
 
 def patient():
     "Workers and requests are tried as often as they are harmed here, and between two tries nobody waits for long."
-    from thinkact_nb import hub, pool, ppo
+    from thinkact_nb import algorithms, hub, pool
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
-    hub.Hub.tries, hub.Hub.longest, ppo.SAVE_EVERY, pool.STARTS = 40, .05, 1, 100
+    hub.Hub.tries, hub.Hub.longest, algorithms.SAVE_EVERY, pool.STARTS = 40, .05, 1, 100
 
 
 def work(job, run, repo):
