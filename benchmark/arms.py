@@ -24,7 +24,6 @@ think), `ppo` from 2,700 demonstrations, `ppo+true`, `grpo`, as far as there is 
 is not in the table. The family for Holm: the arms with three seeds."""
 import json
 import shutil
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -80,13 +79,13 @@ def main(settings: Settings):
     out = kept("arms") / f"{name(settings)}.json"
     arm = dict(ARMS[settings.arm])
     sft, stage = begin(settings, arm.pop("think", True))
-    algo, clock = arm.pop("algo"), time.process_time()
+    algo = arm.pop("algo")
     store = Store(settings.run / name(settings).removesuffix("-look"), replace(sft.profile, rl_learning_rate=settings.rate), seed=0)
     if not store.has("sft", "adapter_config.json"):
         shutil.copytree(sft.run / stage, store.run / "sft", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
     with SimPool(0) as pool:
         log = train_rl(store, pool, algo, seed=settings.seed, resume=True, updates=settings.updates, **arm)
-        minutes = (time.process_time() - clock) / 60
+        minutes = log.filter(like="seconds_").sum().sum() / 60  # of all its parts, if it was stopped and called again
         split, n = ("validation", LOOK) if settings.look else ("test", TEST)
         rows = {level: evaluate(store, ["sft", algo], spread(n, levels=(level,), seed=SPLITS[split]), pool, resume=True) for level in settings.levels}
     found = dict(asdict(settings) | dict(run=None), minutes=round(minutes, 1), machine=hardware(), levels={})
