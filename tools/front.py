@@ -59,9 +59,9 @@ def runs(shipped=SHIPPED):
 
 
 def of_arms():
-    "The runs of 06c: `ppo`, one for each seed and each number of demonstrations that it began from."
+    "The runs of 06c, judged by test scenes: `ppo`, one for each seed and each number of demonstrations that it began from."
     found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(kept('arms').glob('*.json'))]
-    return [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if r['arm'] == 'ppo']
+    return [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if r['arm'] == 'ppo' and not r['look']]
 
 
 def of_loop():
