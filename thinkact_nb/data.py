@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'CLAIMS', 'LANGUAGES', 'PART', 'COLUMNS', 'mention', 'centimetres',
            'counted', 'ThinkWriter', 'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'in_english',
-           'check_language', 'demonstration', 'demonstrate', 'make_dataset', 'card', 'row_fault', 'read_dataset']
+           'check_language', 'demonstration', 'as_row', 'demonstrate', 'made_in_parts', 'make_dataset', 'card',
+           'row_fault', 'read_dataset']
 
 # %% ../nbs/02_data.ipynb #b041bfad
 import io, json, math, re, shutil, sys, tempfile
@@ -13,6 +14,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Callable
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
@@ -259,6 +261,13 @@ def demonstration(
     return LANGUAGES[lang](scene)
 
 # %% ../nbs/02_data.ipynb #12fcbb83
+def as_row(scene:Scene, image, instruction:str, output:str, success:bool, truth:dict) -> dict:
+    "A demonstration as datasets keep it, its image as PNG; `truth` is what is kept of the scene."
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "png")
+    return dict(image=dict(bytes=png.getvalue(), path=None), instruction=instruction, output=output, task=scene.task,
+                level=scene.level, seed=scene.seed, success=success, scene=json.dumps(truth))
+
 def demonstrate(
     job:tuple # (scene, pixels per side, a name or a value in `LANGUAGES`, noise, wrong)
 ) -> dict: # a row, its image as PNG; `success`: whether the program, read back from the text, solved the scene
@@ -267,21 +276,12 @@ def demonstrate(
     tell = lang if callable(lang) else partial(demonstration, lang=lang)
     instruction, output = tell(mistaken(scene, *errors) if any(errors) else scene)
     world = own_world().reset(scene)
-    png = io.BytesIO()
-    Image.fromarray(world.render(size)).save(png, "png")
+    image = world.render(size)
     success = world.run(parse_output(output).program).success
-    return dict(image=dict(bytes=png.getvalue(), path=None), instruction=instruction, output=output, task=scene.task,
-                level=scene.level, seed=scene.seed, success=success, scene=json.dumps(asdict(scene)))
+    return as_row(scene, image, instruction, output, success, asdict(scene))
 
 # %% ../nbs/02_data.ipynb #b1f45c06
 PART = 500  # rows made, and kept if the work is interrupted, at once
-
-def _asked(folder, **what):
-    "Parts in a folder are kept if they are of the same dataset, and dropped otherwise."
-    note = folder / "asked.json"
-    if note.exists() and json.loads(note.read_text()) != what: shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(what))
 
 def _schema():
     from datasets import Features, Image, Value
@@ -294,6 +294,30 @@ def _write(file, tables):
     with pq.ParquetWriter(file.with_suffix(".part"), _schema()) as writer:
         for table in tables: writer.write_table(table)
     file.with_suffix(".part").replace(file)
+
+def made_in_parts(
+    folder:Path,     # `train.parquet` goes there, and into `parts` what is ready until it is removed
+    jobs:list,
+    work:Callable,   # job -> what came of it, in the pool's workers
+    rows:Callable,   # what came of some jobs -> rows
+    pool:SimPool,
+    size:int,        # jobs of a part
+    asked:dict,      # what makes these rows others than those of another call
+    what:str="rows"  # what a job makes
+) -> list[Path]: # the parts
+    "Rows made and kept part by part; called again after an interruption, it goes on."
+    parts, note, n = folder / "parts", folder / "parts" / "asked.json", len(jobs)  # other rows' parts go
+    if note.exists() and json.loads(note.read_text()) != asked: shutil.rmtree(parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(asked))
+    for i in tqdm(range(0, n, size), "demonstrations", unit="part"):
+        file = parts / f"{i:08d}.parquet"
+        if file.exists(): continue
+        found = pool.map(work, jobs[i:i + size], f"{what} {i} to {min(i + size, n)}")
+        _write(file, [pa.Table.from_pylist(rows(found), _schema())])
+    files = sorted(parts.glob("*.parquet"))
+    _write(folder / "train.parquet", map(pq.read_table, files))
+    return files
 
 # %% ../nbs/02_data.ipynb #9c2e0541
 def make_dataset(
@@ -312,23 +336,18 @@ def make_dataset(
     from datasets import Dataset
     check_language(lang)
     scenes, folder = spread(n, tasks, levels, seed), Path(folder)
-    parts, errors = folder / "parts", (noise, wrong)
+    errors = noise, wrong
+    jobs = [(scene, image_size, LANGUAGES[lang], *errors) for scene in scenes]
+    good = lambda found: [row for row in found if row["success"] or any(errors)]
+    asked = dict(n=n, tasks=list(tasks), levels=list(levels), seed=seed, image_size=image_size, lang=lang,
+                 noise=noise, wrong=wrong, renderer=renderer())
     try:
-        _asked(parts, n=n, tasks=list(tasks), levels=list(levels), seed=seed, image_size=image_size, lang=lang,
-               noise=noise, wrong=wrong, renderer=renderer())
-        for i in tqdm(range(0, n, PART), "demonstrations", unit="part"):
-            file = parts / f"{i:08d}.parquet"
-            if file.exists(): continue
-            jobs = [(scene, image_size, LANGUAGES[lang], *errors) for scene in scenes[i:i + PART]]
-            rows = pool.map(demonstrate, jobs, f"rows {i} to {min(i + PART, n)}")
-            _write(file, [pa.Table.from_pylist([row for row in rows if row["success"] or any(errors)], _schema())])
-        files = sorted(parts.glob("*.parquet"))
-        _write(folder / "train.parquet", map(pq.read_table, files))
+        files = made_in_parts(folder, jobs, demonstrate, good, pool, PART, asked)
         kept = sum(pq.read_metadata(f).num_rows for f in files)
         (folder / "README.md").write_text(card(kept, n, scenes, tasks, levels, lang, noise, wrong))
         first = next(iter(pq.read_table(files[0], columns=["image"]).to_pylist()))
         (folder / "sample.png").write_bytes(first["image"]["bytes"])
-        shutil.rmtree(parts)
+        shutil.rmtree(folder / "parts")
     except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --run folder")
     with tempfile.TemporaryDirectory() as cache:
         return Dataset.from_parquet(str(folder / "train.parquet"), cache_dir=cache, keep_in_memory=True)

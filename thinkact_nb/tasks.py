@@ -203,11 +203,11 @@ def spread(
     return [make_scene(*pairs[i % len(pairs)], seed + i // len(pairs), perturb) for i in range(n)]
 
 # %% ../nbs/01b_tasks.ipynb #3fbdd6e6
-_CHARACTERS = "".join(map(chr, range(32, 127))) + "\n"
-
 class TabletopEnv(gymnasium.Env):
     "The tabletop as a Gymnasium environment: one step per episode, the action is the policy's text."
     metadata = dict(render_modes=["rgb_array"], render_fps=24)
+    world_of, longest = World, 200  # what is acted in; characters of a question at most
+    characters = "".join(map(chr, range(32, 127))) + "\n"
 
     def __init__(self,
         task:str="put_on", # a name in `TASKS`
@@ -216,28 +216,34 @@ class TabletopEnv(gymnasium.Env):
         render_mode:str=None # "rgb_array": `render` gives a picture of 256 pixels
     ):
         make_scene(task, level, 0, perturb)  # names are checked before a world is made
-        self.asked, self.render_mode, self.world = (task, level, perturb), render_mode, World()
-        self.observation_space = gymnasium.spaces.Dict(image=gymnasium.spaces.Box(0, 255, (128, 128, 3), np.uint8),
-                                                       instruction=gymnasium.spaces.Text(200, charset=_CHARACTERS))
-        self.action_space = gymnasium.spaces.Text(2000, charset=_CHARACTERS)
+        self.asked, self.render_mode, self.world = (task, level, perturb), render_mode, self.world_of()
+        image = gymnasium.spaces.Box(0, 255, (128, 128, 3), np.uint8)
+        asked = gymnasium.spaces.Text(self.longest, charset=self.characters)
+        self.observation_space = gymnasium.spaces.Dict(image=image, instruction=asked)
+        self.action_space = gymnasium.spaces.Text(2000, charset=self.characters)
 
+    def _lay(self, scene): self.world.reset(scene)
     def _observe(self): return dict(image=self.world.render(), instruction=self.world.scene.instruction)
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
         task, level, perturb = self.asked
         scene_seed = (options or {}).get("seed", int(self.np_random.integers(2**31)))
-        self.world.reset(make_scene(task, level, scene_seed, perturb))
+        self._lay(make_scene(task, level, scene_seed, perturb))
         return self._observe(), dict(scene_seed=scene_seed)
 
     def step(self, action):
         program = parse_output(action).program
         outcome = self.world.run(program) if program else NO_PROGRAM
-        told = ("success", "failure", "contact_force", "dropped", "joint_speed")
-        return self._observe(), 1. if outcome.success else -1., True, False, {k: getattr(outcome, k) for k in told}
+        return self._observe(), 1. if outcome.success else -1., True, False, self.told(outcome)
+
+    def told(self, outcome):
+        "What a step says of its outcome beside the reward."
+        return {k: getattr(outcome, k) for k in ("success", "failure", "contact_force", "dropped", "joint_speed")}
 
     def render(self): return self.world.render(256) if self.render_mode else None
     def close(self): self.world.close()
 
+# %% ../nbs/01b_tasks.ipynb #790ba195
 gymnasium.registry.pop("ThinkAct/Tabletop-v0", None)  # a notebook and its module both register
 gymnasium.register("ThinkAct/Tabletop-v0", entry_point="thinkact_nb.tasks:TabletopEnv")

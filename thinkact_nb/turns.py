@@ -7,20 +7,19 @@ __all__ = ['MIX', 'TOLD', 'EPISODES', 'MISHAPS', 'open_turn', 'loop_table', 'Loo
            'loop_episodes', 'noticed', 'run_loop', 'policy_of', 'act_turns']
 
 # %% ../nbs/07d_turns.ipynb #07d00007
-import functools, io, json, shutil, time
+import json, shutil, time
 from dataclasses import asdict
 from pathlib import Path
-import gymnasium, numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq
-from fastcore.basics import patch
+import gymnasium, numpy as np, pandas as pd
 from PIL import Image
 from . import __version__
 from .env import UserError, check_name
 from .files import whole
 from .store import Store
-from .sim import CRASHED, FAILURES, Program, Scene, make_scene, parse_turn
-from .tasks import TASKS, spread
+from .sim import CRASHED, FAILURES, Program, Scene, parse_turn
+from .tasks import TASKS, TabletopEnv, spread
 from .pool import FPS, SimPool, write_video
-from .data import expert
+from .data import as_row, expert, made_in_parts
 from .loop import (DISTURBANCES, TURNS, Look, LoopWorld, Played, budget, changed_since, expert_turn,
                               film_turns, play, replay, turn_claims)
 from .evaluate import adapter_of
@@ -52,9 +51,9 @@ def loop_table(
     return pd.DataFrame(rows).set_index("disturbance")
 
 # %% ../nbs/07d_turns.ipynb #07d00014
-class LoopEnv(gymnasium.Env):
+class LoopEnv(TabletopEnv):
     "The tabletop turn by turn: an action is the text of one turn."
-    metadata = dict(render_modes=["rgb_array"], render_fps=24)
+    world_of, longest = LoopWorld, 1000
 
     def __init__(self,
         task:str="put_on", # a name in `TASKS`
@@ -64,38 +63,22 @@ class LoopEnv(gymnasium.Env):
         turns:int=TURNS,   # as in `budget`
         render_mode:str=None # "rgb_array": `render` gives a picture of 256 pixels
     ):
-        make_scene(task, level, 0, perturb)  # names are checked before a world is made
         if disturb: check_name("disturbance", disturb, DISTURBANCES)
-        self.asked, self.turns, self.render_mode = (task, level, perturb, disturb), turns, render_mode
-        self.world = LoopWorld()
-        text = functools.partial(gymnasium.spaces.Text, charset="".join(map(chr, range(32, 127))) + "\n")
-        image = gymnasium.spaces.Box(0, 255, (128, 128, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(image=image, instruction=text(1000))
-        self.action_space = text(2000)
+        self.disturb, self.turns = disturb, turns
+        super().__init__(task, level, perturb, render_mode)
+
+    def _lay(self, scene): self.world.reset(scene, self.disturb)
 
     def _observe(self):
         look = self.world.look(128)
         return dict(image=look.image, instruction=look.asked)
 
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        *asked, disturb = self.asked
-        scene_seed = (options or {}).get("seed", int(self.np_random.integers(2**31)))
-        self.world.reset(make_scene(*asked[:2], scene_seed, asked[2]), disturb)
-        return self._observe(), dict(scene_seed=scene_seed)
-
-    def render(self): return self.world.render(256) if self.render_mode else None
-    def close(self): self.world.close()
-
-# %% ../nbs/07d_turns.ipynb #07d00006
-@patch
-def step(self:LoopEnv, action):
-    outcome = self.world.take(action)
-    done = parse_turn(action).program == Program(())
-    late = not done and self.world.turn >= budget(self.world.scene, self.turns)
-    reward = (1. if outcome.success else -1.) if done or late else 0.
-    told = ("success", "failure", "contact_force", "dropped", "joint_speed")
-    return self._observe(), reward, done, late, {k: getattr(outcome, k) for k in told}
+    def step(self, action):
+        outcome = self.world.take(action)
+        done = parse_turn(action).program == Program(())
+        late = not done and self.world.turn >= budget(self.world.scene, self.turns)
+        reward = (1. if outcome.success else -1.) if done or late else 0.
+        return self._observe(), reward, done, late, self.told(outcome)
 
 gymnasium.registry.pop("ThinkAct/Loop-v0", None)  # a notebook and its module both register
 gymnasium.register("ThinkAct/Loop-v0", entry_point="thinkact_nb.turns:LoopEnv")
@@ -110,18 +93,9 @@ def turn_rows(
     scene, disturb, size = job
     played, rows = play((scene, disturb, expert_turn, budget(scene), size)), []
     for look, text in played.turns if played.outcome.success else ():
-        png = io.BytesIO()
-        Image.fromarray(look.image).save(png, "png")
         truth = asdict(look.now) | dict(turn=look.turn, disturbance=disturb)
-        rows.append(dict(image=dict(bytes=png.getvalue(), path=None), instruction=look.asked, output=text,
-                         task=scene.task, level=scene.level, seed=scene.seed, success=True, scene=json.dumps(truth)))
+        rows.append(as_row(scene, look.image, look.asked, text, True, truth))
     return rows
-
-def _fields():
-    from datasets import Features, Image as Picture, Value
-    kinds = dict(seed="int64", success="bool")  # others: text
-    names = ("instruction", "output", "task", "level", "seed", "success", "scene")
-    return Features(image=Picture(), **{name: Value(kinds.get(name, "string")) for name in names}).arrow_schema
 
 # %% ../nbs/07d_turns.ipynb #07d00020
 TOLD = "turns.json"  # beside a dataset of turns: what it was made of
@@ -141,19 +115,11 @@ def make_turns(
     for name in filter(None, disturb): check_name("disturbance", name, DISTURBANCES)
     scenes, folder = spread(n, tasks, levels, seed), Path(folder)
     asked = dict(n=n, tasks=list(tasks), levels=list(levels), seed=seed, image_size=image_size, disturb=list(disturb))
-    note, parts = folder / TOLD, folder / "parts"
-    if note.exists() and json.loads(note.read_text()) != asked: shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(asked))
     jobs = [(scene, disturb[i % len(disturb)], image_size) for i, scene in enumerate(scenes)]
-    for i in range(0, n, EPISODES):
-        file = parts / f"{i:08d}.parquet"
-        if file.exists(): continue
-        rows = sum(pool.map(turn_rows, jobs[i:i + EPISODES], f"episodes from {i}"), [])
-        with whole(file) as part: pq.write_table(pa.Table.from_pylist(rows, _fields()), part)
-    table = pa.concat_tables(map(pq.read_table, sorted(parts.glob("*.parquet"))))
-    with whole(folder / "train.parquet") as part: pq.write_table(table, part)
-    shutil.rmtree(parts)
+    together = lambda found: [row for rows in found for row in rows]
+    made_in_parts(folder, jobs, turn_rows, together, pool, EPISODES, asked, "episodes")
+    (folder / TOLD).write_text(json.dumps(asked))
+    shutil.rmtree(folder / "parts")
     return folder / "train.parquet"
 
 # %% ../nbs/07d_turns.ipynb #07d00027
