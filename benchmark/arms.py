@@ -21,7 +21,12 @@ in 75 to 90 seconds each, so 32 updates are too long for what this machine is gi
 The order of the runs: `ppo` and `ppo+demos` (demonstrations in the loss, so that nothing is forgotten) with seed 0, looked at on validation scenes; then
 both with seeds 1 and 2, all judged by test scenes; then `ppo-nothink` (from SFT on the same demonstrations with empty thinks: what RL gains without a
 think), `ppo` from 2,700 demonstrations, `ppo+true`, `grpo`, as far as there is time. What has not run
-is not in the table. The family for Holm: the arms with three seeds."""
+is not in the table. The family for Holm: the arms with three seeds.
+
+Amended again on 28 November, after three seeds of `ppo` with 16 updates (230 -> 236, 239 and 230 of 306 test scenes: no gain). Gradients of independent
+rollouts agree with a cosine of .05, so an update is mostly noise, and what is left to try is more of it and its mean: `ppo` for 48 updates (12,288 episodes,
+seed 0 goes on from its 16), and the mean of adapters, of the last halves of runs and of the three seeds, looked at on validation scenes and judged by the
+test scenes if those say +5 points."""
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
