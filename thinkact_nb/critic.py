@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
-from .sim import COLOURS, SIZES, SKILLS, Scene, solve, to_bins
+from .sim import COLOURS, SIZES, SKILLS, Program, Scene, solve, to_bins
 from .tasks import RELATIONS, TASKS
 from .data import CLAIMS, claims, think_of
 
@@ -33,15 +33,15 @@ def _places(text, scene):
         if not fits: yield m.end(1) + 1, "strange place"
         if m[2] and not any(_near(int(m[2]), place[1]) for place in fits): yield m.end(), "strange place"
 
-def _steps(text, scene):
-    "Where the program begins, and which of its steps are the expert's."
+def _steps(text, expert):
+    "Where the program begins, and which of its steps are those of the expert's program."
     acts = text.find("<action>")
     if acts < 0: return
     yield acts + len("<action>"), "acts"
-    expert = solve(scene).steps
     for i, m in enumerate(_STEP.finditer(text, acts)):
         skill, x, y = m[1], int(m[2]), int(m[3])
-        right = i < len(expert) and skill == expert[i].skill and _near(x, expert[i].x) and _near(y, expert[i].y)
+        e = expert.steps[i] if i < len(expert.steps) else None
+        right = e is not None and skill == e.skill and _near(x, e.x) and _near(y, e.y)
         yield m.end(), "right step" if right else "wrong step"
 
 # %% ../nbs/05b_critic.ipynb #05b00008
@@ -84,31 +84,35 @@ def checked(
 # %% ../nbs/05b_critic.ipynb #5ee1ea71
 def privileged_facts(
     text:str,
-    scene:Scene
+    scene:Scene,
+    program:Program=None # an expert's; None: the one that solves the scene
 ) -> list[tuple[int, str]]: # where in the text it became known, and what: a name in `PRIVILEGED`
     "What the simulator can tell about a text and the policy cannot know, in no order."
     said = checked(text, scene)
     made = [(end, "made") for end, true, new in said if true and new]
     false = [(end, "false claim") for end, true, _ in said if not true]
-    return [*made, *false, *_places(text, scene), *_steps(text, scene)]
+    return [*made, *false, *_places(text, scene), *_steps(text, program or solve(scene))]
 
 # %% ../nbs/05b_critic.ipynb #34eb2a9f
 PRIVILEGED = ("begun", "made", "right step", "false claim", "strange place", "wrong step", "acts")
 FACTS = len(PRIVILEGED) * (1 + len(TASKS))  # numbers for each token: for all tasks alike, and for each
 
 def facts(
-    pieces:list[str], # a text, token by token
-    scene:Scene
-) -> np.ndarray: # (tokens, FACTS): before each token
+    pieces:list[str],     # a text, token by token
+    scene:Scene,
+    program:Program=None, # as in `privileged_facts`
+    state=()              # numbers that are known before the text begins
+) -> np.ndarray: # (tokens, FACTS), wider with a state: before each token
     "How far a text has come: shares of what is due, and 0 or 1 for what is bad; for all tasks alike, and for its own."
     text, starts = "".join(pieces), np.cumsum([0, *map(len, pieces)])[:-1]
-    whole = {"made": due(scene), "right step": len(solve(scene).steps)}
-    came = np.zeros((len(pieces), len(PRIVILEGED)))
-    came[:, PRIVILEGED.index("begun")] = 1
-    for end, name in privileged_facts(text, scene):
+    program = program or solve(scene)
+    whole = {"made": due(scene), "right step": len(program.steps)}
+    came = np.zeros((len(pieces), len(PRIVILEGED) + len(state)))
+    came[:, PRIVILEGED.index("begun")], came[:, len(PRIVILEGED):] = 1, state
+    for end, name in privileged_facts(text, scene, program):
         came[starts >= end, PRIVILEGED.index(name)] += 1 / whole.get(name, 1)
     came = came.clip(max=1)
-    own = np.zeros((len(pieces), len(TASKS), len(PRIVILEGED)))
+    own = np.zeros((len(pieces), len(TASKS), came.shape[1]))
     own[:, list(TASKS).index(scene.task)] = came
     return np.concatenate([came, own.reshape(len(pieces), -1)], 1)
 
@@ -151,7 +155,7 @@ def fitted(self:ValueHead,
     "What each fact is worth, by these and by what is kept of earlier rollouts."
     alike, own = RIDGE
     doubt = torch.full_like(products, own)
-    doubt[:len(PRIVILEGED)] = alike
+    doubt[:len(doubt) // (1 + len(TASKS))] = alike
     squares, products = KEEP * self.squares + squares, KEEP * self.products + products
     return torch.linalg.solve(squares + torch.diag(doubt), products).float()
 
@@ -187,14 +191,14 @@ def gae(
     values:torch.Tensor,  # (texts, tokens): of the text before each token
     mask:torch.Tensor,    # (texts, tokens): 1 where there is a token; texts are padded on the right
     gamma:float=1.,       # discount per token
-    lam:float=1.          # λ: 0 trusts the next value, 1 only what was earned
+    lam=1.                # λ, a number or (texts, tokens): 0 trusts the next value, 1 only what was earned
 ) -> tuple[torch.Tensor, torch.Tensor]: # advantages and returns, (texts, tokens)
     "Generalised advantage estimation."
-    mask = mask.to(values.dtype)
+    mask, lam = mask.to(values.dtype), torch.as_tensor(lam, dtype=values.dtype).expand_as(values)
     values, last, advantages = values * mask, torch.zeros_like(values[:, 0]), torch.zeros_like(values)
     after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
     for t in reversed(range(values.shape[1])):
-        last = (rewards[:, t] + gamma * after[:, t] - values[:, t] + gamma * lam * last) * mask[:, t]
+        last = (rewards[:, t] + gamma * after[:, t] - values[:, t] + gamma * lam[:, t] * last) * mask[:, t]
         advantages[:, t] = last
     return advantages, advantages + values
 

@@ -63,11 +63,16 @@ class Ledger(TrainerCallback):
         samples = [i % self.config.num_generations for i in range(len(scenes))]
         outputs = [c[0]["content"].strip("\n") for c in completions]
         episodes = judge(scenes, outputs, self.pool, self.tokenizer, self.weights, self.config.algorithm, samples)
-        update = trainer_state.global_step // self.config.logging_steps + 1
-        self.latest = episode_table(episodes).assign(update=update)  # of this process
+        return self.keep(episode_table(episodes), trainer_state, log_metric)
+
+    def keep(self, table, trainer_state, log_metric):
+        "Put down the episodes of this process; returns their rewards."
+        self.latest = table.assign(update=trainer_state.global_step // self.config.logging_steps + 1)
         self.tables.append(pd.concat(gather_object([self.latest]), ignore_index=True))
-        for name, value in summary(self.tables[-1]).items(): log_metric(name, value)
+        for name, value in summary(self.whole(self.tables[-1])).items(): log_metric(name, value)
         return self.latest.reward.tolist()
+
+    def whole(self, table): return table  # rows that are an episode each
 
     def resume(self, checkpoint):
         "Take up the ledger as it was at a checkpoint."

@@ -42,11 +42,11 @@ def train_rl(
     seed:int=0,
     resume:bool=False,      # True: go on from the newest whole checkpoint, if there is one
     updates:int=None,       # None: the profile's
-    **settings              # tasks, levels, weights, callbacks, and fields of `PPOConfig` to change
+    **settings              # tasks, levels, weights, callbacks, kind, and fields of `PPOConfig` to change
 ) -> pd.DataFrame: # one row per update
     "Train the SFT adapter by RL; adapter, value head, log and ledger go to `rl/<algo>`. Raises `UserError`, `Stopped`."
     stage, decides = f"rl/{algo}", ("gamma", "lam", "privileged", "verified", "beta", "credit", "curriculum",
-                                    "learning_rate", "target_kl")
+                                    "learning_rate", "target_kl", *["turn_lam"] * ("kind" in settings))
     if (updates or store.profile.rl_updates) > TRY: check_start(store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

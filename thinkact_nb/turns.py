@@ -131,23 +131,25 @@ def answers(
     "What a policy writes at each look."
     if policy == "expert": return [expert_turn(look) for look in looks]
     if policy == "open": return [open_turn(look) for look in looks]
+    if hasattr(policy, "answer"): return policy.answer(looks)
     if callable(policy): return [str(policy(look.image, look.asked)) for look in looks]
     from thinkact_nb.model import write
     images, asked = [look.image for look in looks], [look.asked for look in looks]
     return write(*policy, images, asked, max_new_tokens=profile.max_new_tokens, batch=profile.eval_batch)
 
 def loop_episodes(
-    policy,                # as in `run_loop`
+    policy,                # as in `run_loop`, or what has an `answer` to several looks
     scenes:list[Scene],
     pool:SimPool,
     profile,
     turns:int=TURNS,
-    disturb:str="",
+    disturb="",            # a name in `DISTURBANCES`, or one for each scene
     remember:bool=True
 ) -> list[Played]: # in the order of the scenes, without pictures
     "Let a policy act in scenes, turn by turn."
     played, ended, live = [[] for _ in scenes], [""] * len(scenes), list(range(len(scenes)))
-    job = lambda i, size: (scenes[i], disturb, [text for _, text in played[i]], size)
+    mishaps = [disturb] * len(scenes) if isinstance(disturb, str) else disturb
+    job = lambda i, size: (scenes[i], mishaps[i], [text for _, text in played[i]], size)
     while live:
         found = pool.map(replay, [job(i, profile.image_size) for i in live], lost=False)
         for i, seen in zip(live, found): ended[i] = "" if seen else "crashed"
@@ -187,22 +189,23 @@ def run_loop(
     pool:SimPool,
     profile,
     turns:int=TURNS,    # as in `budget`; 1: one look
-    disturb:str="",     # a name in `DISTURBANCES`
+    disturb="",         # a name in `DISTURBANCES`, or one for each scene
     remember:bool=True, # False: the question is the instruction alone, for a policy that learned nothing else
     arm:str="loop",     # who acts
     tokenizer=None      # what counts tokens; None: the policy's, if it has one
 ) -> pd.DataFrame: # one row per scene
     "Let a policy act in scenes, turn by turn, and say what came of it. Raises `UserError` on an unknown name."
-    if disturb: check_name("disturbance", disturb, DISTURBANCES)
+    mishaps = [disturb] * len(scenes) if isinstance(disturb, str) else list(disturb)
+    for name in filter(None, mishaps): check_name("disturbance", name, DISTURBANCES)
     tokenizer, clock, rows = tokenizer or (policy[1].tokenizer if isinstance(policy, tuple) else None), time.time(), []
     count = lambda text: len(tokenizer(text, add_special_tokens=False).input_ids) if tokenizer else 0
-    episodes = loop_episodes(policy, scenes, pool, profile, turns, disturb, remember)
+    episodes = loop_episodes(policy, scenes, pool, profile, turns, mishaps, remember)
     seconds = (time.time() - clock) / len(scenes)
-    for scene, played in zip(scenes, episodes):
+    for scene, mishap, played in zip(scenes, mishaps, episodes):
         texts = [text for _, text in played.turns]
         claimed = [true for look, text in played.turns for *_, true in turn_claims(parse_turn(text).think, look)]
         rows.append(dict(
-            arm=arm, task=scene.task, level=scene.level, perturbed="+".join(filter(None, (*scene.perturbed, disturb))),
+            arm=arm, task=scene.task, level=scene.level, perturbed="+".join(filter(None, (*scene.perturbed, mishap))),
             seed=scene.seed, sample=0, instruction=scene.instruction, texts=json.dumps(texts), turns=len(texts),
             ended=played.ended, success=played.outcome.success, failure=played.outcome.failure,
             grounding=np.mean(claimed) if claimed else np.nan, tokens=sum(map(count, texts)), seconds=seconds,

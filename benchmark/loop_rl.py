@@ -1,0 +1,87 @@
+"""Does RL on turns pay? PPO on whole episodes, from the policy that benchmark/loop.py taught turns, judged on the same test scenes and mishaps.
+
+    python benchmark/loop_rl.py --seed 0
+
+One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/loop_rl/, which 07e reads.
+
+The plan, written before the first run. From SFT on turns of 900 episodes (1,521 steps, rate 5e-3, seed 0): `train_turns`, 12 updates of 256 turns, about
+a hundred episodes each, every fourth without a mishap; rate 4e-4, λ 1 within a turn and .9 from turn to turn; seeds 0, 1 and 2 of RL. Judged greedily by
+306 test scenes of L0, each under one of no mishap, slip, push and miss in turn. Tests: exact McNemar on scenes for each seed; a t interval of the mean
+difference over the three seeds. That RL on turns does not pay is said if the mean difference is below 5 points or the interval holds 0. By mishap, truth of
+claims, turns and tokens are description."""
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+import shutil
+import pandas as pd
+import torch
+import tyro
+from thinkact_nb.env import PROFILES, SPLITS, hardware
+from thinkact_nb.evaluate import compare
+from thinkact_nb.files import whole
+from thinkact_nb.model import fingerprint, free_memory, load_model
+from thinkact_nb.pool import SimPool
+from thinkact_nb.store import Store, kept
+from thinkact_nb.tasks import spread
+from thinkact_nb.turn_rl import train_turns
+from thinkact_nb.turns import MIX, run_loop
+from thinkact_nb.words import load_processor
+
+SAID = ["grounding", "turns", "tokens", "mishaps", "noticed", "truly", "alarms"]
+
+
+@dataclass
+class Settings:
+    "Which run."
+    seed: int = 0             # of RL
+    updates: int = 12
+    rate: float = 4e-4        # of RL
+    turn_lam: float = .9      # λ from turn to turn
+    test: int = 306           # scenes
+    episodes: int = 900       # demonstrated to the SFT
+    steps: int = 1521         # of the SFT
+    sft_rate: float = 5e-3    # of the SFT
+    run: Path = Path("runs/loop")
+
+
+def judged(settings, store, pool, arm, adapter):
+    "An arm's rows, kept in the run folder."
+    weights = fingerprint(store.profile, adapter)
+    file = settings.run / "episodes" / f"mix-{settings.test}-{weights[:12]}.parquet"
+    if file.exists(): return pd.read_parquet(file).assign(arm=arm)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scenes, policy = spread(settings.test, seed=SPLITS["test"]), (load_model(store.profile, adapter), load_processor(store.profile))
+    rows = run_loop(policy, scenes, pool, store.profile, disturb=[MIX[i % len(MIX)] for i in range(len(scenes))], arm=arm).assign(weights=weights)
+    del policy
+    free_memory()
+    with whole(file) as part: rows.to_parquet(part, index=False)
+    return rows
+
+
+def main(settings: Settings):
+    torch.set_num_threads(1)
+    sft = settings.run / f"turns-{settings.episodes}-{settings.steps}" / "sft"
+    profile = replace(PROFILES["tiny"], demonstrations=settings.episodes, sft_learning_rate=settings.sft_rate, rl_learning_rate=settings.rate)
+    store = Store(settings.run / f"rl-{settings.turn_lam:g}-{settings.rate:g}-{settings.updates}-seed{settings.seed}", profile, seed=0)
+    if not store.has("sft", "adapter_config.json"):
+        shutil.copytree(sft, store.run / "sft", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
+    with SimPool(0) as pool:
+        log = train_turns(store, pool, settings.seed, resume=True, updates=settings.updates, turn_lam=settings.turn_lam)
+        minutes = log.filter(like="seconds_").sum().sum() / 60
+        tables = [judged(settings, store, pool, arm, str(store.run / folder)) for arm, folder in (("sft", "sft"), ("ppo", "rl/ppo"))]
+    table = pd.concat(tables, ignore_index=True)
+    by = table.assign(mishap=table.perturbed.replace("", "none")).pivot_table(index="mishap", columns="arm", values="success", aggfunc=["sum", "count"])
+    by.columns = ["_".join(names) for names in by.columns]
+    solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
+    found = dict(asdict(settings) | dict(run=None), minutes=round(minutes, 1), machine=hardware(), compared=asdict(compare(table, "sft", "ppo")),
+                 by_mishap=by.astype(int).to_dict("index"), solved_by_task=solved.to_dict("index"),
+                 means=table.groupby("arm")[SAID].mean().round(4).to_dict("index"),
+                 rollouts=[round(float(s), 4) for s in log.success], explained=[round(float(v), 4) for v in log.explained_variance])
+    out = kept("loop_rl") / f"{store.run.name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(out, compare(table, "sft", "ppo"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
