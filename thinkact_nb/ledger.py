@@ -69,10 +69,10 @@ class Ledger(TrainerCallback):
         "Put down the episodes of this process; returns their rewards."
         self.latest = table.assign(update=trainer_state.global_step // self.config.logging_steps + 1)
         self.tables.append(pd.concat(gather_object([self.latest]), ignore_index=True))
-        for name, value in summary(self.whole(self.tables[-1])).items(): log_metric(name, value)
+        for name, value in summary(self.by_episode(self.tables[-1])).items(): log_metric(name, value)
         return self.latest.reward.tolist()
 
-    def whole(self, table): return table  # rows that are an episode each
+    def by_episode(self, table): return table  # one row of each episode
 
     def resume(self, checkpoint):
         "Take up the ledger as it was at a checkpoint."

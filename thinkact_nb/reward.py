@@ -94,6 +94,7 @@ def as_episode(
         parsed=said.program is not None, reason=said.reason, think_tokens=think_tokens, action_tokens=length(action),
         grounding=grounding(said.think, scene), **happened, **score(outcome, think_tokens, weights))
 
+# %% ../nbs/05_reward.ipynb #0c8e79e0
 def judge(
     scenes:list[Scene],
     outputs:list[str],                     # one text per scene
@@ -114,7 +115,6 @@ def episode_table(
 ) -> pd.DataFrame: # one row per episode, one column per field
     "The episode table."
     return pd.DataFrame([asdict(e) for e in episodes]).astype(dict(grounding=float))
-
 
 # %% ../nbs/05_reward.ipynb #a89777f0
 def rollout(

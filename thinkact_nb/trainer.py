@@ -196,7 +196,9 @@ def _moments(self:PPOTrainer, x, mask):
     return mean, total((x - mean) ** 2 * mask) / tokens
 
 @patch
-def _gae(self:PPOTrainer, rewards, values, mask, lam=1.): return gae(rewards, values, mask, self.args.gamma, lam)
+def _gae(self:PPOTrainer, rewards, values, mask, lam=1., turn_lam=1.):
+    "`gae`; what has turns makes its own of it."
+    return gae(rewards, values, mask, self.args.gamma, lam)
 
 @patch
 def _targets(self:PPOTrainer, rollout, inputs):
@@ -207,7 +209,7 @@ def _targets(self:PPOTrainer, rollout, inputs):
     if args.privileged: foreseen = foreseen + self._fit_critic(rollout.facts, earned - foreseen, mask)
     values = self.value_head.add(rollout.values, rollout.facts).detach()
     _, returns = self._gae(rewards, values, mask)
-    advantages, _ = self._gae(rewards, foreseen, mask, args.lam)
+    advantages, _ = self._gae(rewards, foreseen, mask, args.lam, args.turn_lam)
     if args.credit:
         closes = self.processing_class.tokenizer.convert_tokens_to_ids("</think>")
         with self._clock("credit"): gained = self._contribution(inputs, rollout.episodes)  # (texts,)

@@ -101,7 +101,7 @@ class TurnLedger(Ledger):
                 for turn, following in zip(self.turns, after)]
         return self.keep(episode_table(rows), trainer_state, log_metric)
 
-    def whole(self, table):
+    def by_episode(self, table):
         number = (table["sample"] == 0).cumsum()
         return table[number != number.shift(-1)]
 
