@@ -258,9 +258,11 @@ def _first_line(
     said:str # by tyro, in a box
 ):
     "What was wrong, without the box."
-    plain = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in said.splitlines())
-    lines = [line.strip("│ ") for line in plain if not line.startswith("╭")]
-    ends = (i for i, line in enumerate(lines) if line and set(line) <= set("─╰╯"))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()
+    ruled = lambda line: line and set(line) <= set("─╰╯-")
+    title = 1 if plain and plain[0].startswith("╭") else 2  # lines of it: a terminal without boxes has it underlined
+    lines = [line.strip("│ ") for line in plain[title:]]
+    ends = (i for i, line in enumerate(lines) if ruled(line))
     first = " ".join(lines[:next(ends, None)])
     first = re.sub(r"\s*\(applied to [^)]*\)|\s*Arguments are applied to.*", "", first)
     return re.sub(r"no type matching .* from \[(.*?)\].*", r"\1 is not a whole number", first).rstrip(". ")
