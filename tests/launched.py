@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from thinkact_nb import algorithms, ledger, ppo, sft
+from thinkact_nb import algorithms, ledger, ppo, sft, turn_rl
 from thinkact_nb.env import Stopped, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.pool import SimPool
@@ -42,6 +42,13 @@ def train_ppo(run, how):
         except Stopped as stopped: print('stopped:', stopped)
 
 
+def train_turns(run, how):
+    "Two updates on turns; what an episode earned is the length of its last text, modulo 7."
+    algorithms.SAVE_EVERY, plain = 1, turn_rl.as_episode
+    turn_rl.as_episode = lambda scene, text, *args: replace(plain(scene, text, *args), reward=len(text) % 7 / 7)
+    with SimPool(0) as pool: turn_rl.train_turns(Store(run, PROFILE), pool, updates=int(how), resume=True)
+
+
 if __name__ == '__main__':
     job, run, how = sys.argv[1:]
-    train_sft(run, int(how)) if job == 'sft' else train_ppo(run, how)
+    dict(sft=lambda: train_sft(run, int(how)), ppo=lambda: train_ppo(run, how), turns=lambda: train_turns(run, how))[job]()

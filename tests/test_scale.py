@@ -63,6 +63,21 @@ def test_ppo_of_two_processes_resumes(runs):
     assert all((a[k] == b[k]).all() for k in a) and any(a[k].any() for k in a if 'lora_B' in k)
 
 
+def test_ppo_on_turns_of_two_processes_resumes(tmp_path):
+    "Each process plays its own episodes; one update and one more are two."
+    from launched import PROFILE
+    stores, adapter = [Store(tmp_path/name, PROFILE) for name in ('whole', 'parts')], load_model(PROFILE, trainable=True)
+    for store in stores: adapter.save_pretrained(store.path('sft'))
+    launch('turns', stores[0].run, 2)
+    for updates in (1, 2): launch('turns', stores[1].run, updates)
+    one, other = (pd.read_parquet(store.run/'rl'/'ppo'/'rollouts.parquet') for store in stores)
+    assert one['update'].value_counts().to_dict() == {1: 16, 2: 16} and (one['sample'] > 0).any()
+    assert not one.duplicated(['update', 'task', 'seed', 'sample']).any()
+    pd.testing.assert_frame_equal(one, other)
+    a, b = (load_file(store.run/'rl'/'ppo'/'adapter_model.safetensors') for store in stores)
+    assert all((a[k] == b[k]).all() for k in a) and any(a[k].any() for k in a if 'lora_B' in k)
+
+
 def outcomes(pool, scenes):
     "What happened, to the last digit."
     return pool.run(scenes, [sim.solve(s) for s in scenes])

@@ -155,6 +155,7 @@ def make_trainer(
     steps:int=-1,      # optimizer steps; -1: as many as the profile's epochs take
     every:int=50,      # steps between checkpoints, each after a validation
     validation:int=36, # scenes
+    patience:int=3,    # validations in a row without progress that end the training; 0: it goes on to its last step
     strict:bool=False, # True: a demonstration that cannot be used is an error
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
     stream:str="",     # a Hub dataset to read row by row instead of the run's own demonstrations
@@ -172,12 +173,13 @@ def make_trainer(
     looks = Validation(store, shown["task"], shown["level"], validation)
     stage = "sft" if think else "sft-nothink"
     bar = Bar(stage, "step", 1, ("loss", "eval_loss", "eval_parsed", "eval_success"))
+    stops = [EarlyStoppingCallback(patience)] if patience else []
     model = load_model(store.profile, trainable=True)
     config = sft_config(store, seed, steps, every, stage, **settings)
     trainer = ValidatedSFT(model, config, train_dataset=conversations(demonstrations, think),
                            eval_dataset=conversations(looks.demonstrations, think),
                            processing_class=load_processor(store.profile),
-                           callbacks=[EarlyStoppingCallback(3), bar, *callbacks])
+                           callbacks=[*stops, bar, *callbacks])
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad: parameter.data = parameter.data.float()
@@ -191,7 +193,7 @@ def train_sft(
     seed:int=0,
     resume:bool=False, # True: continue from the newest whole checkpoint, if there is one
     think:bool=True,   # False: learn to act without a think; the adapter goes to `sft-nothink/`
-    **settings         # steps, every, validation, strict, stream and callbacks of `make_trainer`
+    **settings         # steps, every, validation, patience, strict, stream and callbacks of `make_trainer`
 ) -> pd.DataFrame: # step, loss, learning_rate, …; eval_loss and others where it was validated
     "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/` or `sft-nothink/`. Raises `UserError`."
     stage = "sft" if think else "sft-nothink"
