@@ -20,7 +20,7 @@ Amended on 28 November, after the first run (507 steps each: `closed` won under 
 over 900 looks and three over 2,797 turns). Turns are now taught for 1,521 steps (`--turn-steps`), as many passes over their rows as looks have; all else
 stays, and the first run's table is kept beside the new one's. Non-inferiority without a mishap: the lower end of the paired interval of `closed` against
 `open` is above -3 points. (A first try at that was ended by early stopping at step 500, where three looks at 36 scenes had brought nothing while the rate
-was still high; nothing of it was judged, and turns are taught to the last step.)"""
+was still high. Its judging was stopped, and turns are taught to the last step.)"""
 import json
 import time
 from dataclasses import asdict, dataclass, replace
