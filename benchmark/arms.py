@@ -39,6 +39,8 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import PROFILES, SPLITS, hardware
 from thinkact_nb.evaluate import Comparison, compare, evaluate, mean_interval
@@ -52,6 +54,7 @@ from thinkact_nb.tasks import spread
 from thinkact_nb.words import load_processor
 
 STEPS, RATE, TEST, LOOK = 507, 5e-3, 306, 198
+WEIGHTS = "adapter_model.safetensors"
 ARMS = {"ppo": dict(algo="ppo"), "ppo, λ 0.95": dict(algo="ppo", lam=.95), "ppo+true": dict(algo="ppo+true"), "grpo": dict(algo="grpo"),
         "rloo": dict(algo="rloo"), "ppo, blind critic": dict(algo="ppo", privileged=False), "ppo-nothink": dict(algo="ppo", think=False)}
 
@@ -68,6 +71,7 @@ class Settings:
     look: bool = False                    # True: on validation scenes, to choose a rate
     run: Path = Path("runs/benchmark")
     steps: int = STEPS                    # of SFT
+    mean: bool = False                    # also judge the mean of the adapters of the later half of updates, every fourth one's
     sampled: int = 0                      # texts for each test scene that are also drawn at temperature 1, before and after
 
 
@@ -83,6 +87,29 @@ def begin(settings, think=True):
     if not (store.run / stage / "log.json").exists():
         train_sft(store, resume=True, think=think, steps=settings.steps)
     return store, stage
+
+
+class Keep(TrainerCallback):
+    "Keeps the adapter of every checkpoint; of checkpoints a run keeps the last two."
+    def __init__(self, folder): self.folder = folder
+
+    def on_save(self, args, state, control, **kwargs):
+        self.folder.mkdir(exist_ok=True)
+        shutil.copy(Path(args.output_dir) / f"checkpoint-{state.global_step}" / WEIGHTS, self.folder / f"{state.global_step:05d}.safetensors")
+
+
+def averaged(settings, store, algo, pool):
+    "The mean of adapters of the later half of a run, judged as its last one was."
+    files = sorted((store.run / "kept").glob("*.safetensors"))
+    later = [load_file(file) for file in files if int(file.stem) > int(files[-1].stem) / 2]
+    other = Store(store.run.with_name(f"{store.run.name}-mean"), store.profile, seed=0)
+    for stage in ("sft", f"rl/{algo}"): shutil.copytree(store.run / stage, other.path(stage), dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
+    folder = other.begin(f"rl/{algo}")  # no longer sealed
+    save_file({name: sum(part[name] for part in later) / len(later) for name in later[0]}, folder / WEIGHTS, metadata=dict(format="pt"))
+    split, n = ("validation", LOOK) if settings.look else ("test", TEST)
+    rows = evaluate(other, ["sft", algo], spread(n, seed=SPLITS[split]), pool, resume=True)
+    solved = rows.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
+    return dict(adapters=len(later), compared=asdict(compare(rows, "sft", algo)), solved_by_task=solved.to_dict("index"))
 
 
 def drawn(settings, store, algo, pool):
@@ -112,7 +139,7 @@ def main(settings: Settings):
     if not store.has("sft", "adapter_config.json"):
         shutil.copytree(sft.run / stage, store.run / "sft", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
     with SimPool(0) as pool:
-        log = train_rl(store, pool, algo, seed=settings.seed, resume=True, updates=settings.updates, **arm)
+        log = train_rl(store, pool, algo, seed=settings.seed, resume=True, updates=settings.updates, callbacks=[Keep(store.run / "kept")], **arm)
         minutes = log.filter(like="seconds_").sum().sum() / 60  # of all its parts, if it was stopped and called again
         split, n = ("validation", LOOK) if settings.look else ("test", TEST)
         rows = {level: evaluate(store, ["sft", algo], spread(n, levels=(level,), seed=SPLITS[split]), pool, resume=True) for level in settings.levels}
@@ -121,12 +148,14 @@ def main(settings: Settings):
         means = table.groupby("arm")[["grounding", "think_tokens"]].mean().round(4)
         solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
         found["levels"][level] = dict(compared=asdict(compare(table, "sft", algo)), means=means.to_dict("index"), solved_by_task=solved.to_dict("index"))
-    if settings.sampled:
-        with SimPool(0) as pool: found["sampled"] = drawn(settings, store, algo, pool)
+    with SimPool(0) as pool:
+        if settings.mean: found["mean"] = averaged(settings, store, algo, pool)
+        if settings.sampled: found["sampled"] = drawn(settings, store, algo, pool)
     found["rollouts"] = [round(float(s), 4) for s in log.success]
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if settings.sampled: print(found["sampled"])
+    for extra in ("mean", "sampled"):
+        if extra in found: print(extra, found[extra])
     for level, r in found["levels"].items():
         print(out, level, Comparison(**r["compared"]))
 
