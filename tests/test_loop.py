@@ -221,3 +221,27 @@ def test_arms_meet_the_same_mishap_and_are_compared():
     assert first[0] == first[1] and list(table[0].perturbed) == list(table[1].perturbed) == ['push'] * 4
     assert table[0].success.sum() < table[1].success.sum() and set(MISHAPS) == {'slipped', 'missed', 'moved'}
     assert np.isnan(table[0].grounding).sum() == 0 and open_turn(play((SCENES[0], '', open_turn, 1, 0)).turns[0][0]) == expert(SCENES[0])
+
+
+def test_the_command_line_teaches_turns_from_end_to_end(tmp_path, capsys):
+    "data --turns, sft, ppo, act --turns; and an adapter says that it learned turns where the demonstrations are gone."
+    import shutil
+    from thinkact_nb.cli import main
+    from thinkact_nb.turns import policy_of
+    from thinkact_nb.store import TOLD, Store
+    run = ['--run', str(tmp_path / 'run')]
+    few = ['--set', 'rl_batch=8,rl_micro_batch=4,max_new_tokens=24,sft_batch=8,sft_micro_batch=8']
+    main(['data', *run, '--profile', 'tiny', '--turns', '--n', '8', *few])
+    main(['sft', *run, '--steps', '2', '--every', '2', *few])
+    main(['ppo', *run, '--updates', '1', *few])
+    assert '1 updates' in capsys.readouterr().out
+    store = Store(tmp_path / 'run')
+    table = store.run / 'rl/ppo/rollouts.parquet'
+    import pandas as pd
+    assert pd.read_parquet(table).groupby('seed')['sample'].max().max() > 0 and (store.run / 'sft' / TOLD).exists()
+    shutil.rmtree(store.run / 'data')
+    assert policy_of(store, 'ppo')[1]
+    main(['act', *run, '--task', 'put_on', '--seed', '3', '--turns', '2', '--disturb', 'push'])
+    assert 'turn 2' in capsys.readouterr().out
+    with pytest.raises(SystemExit): main(['ppo', *run, '--algo', 'grpo', '--updates', '1', *few])
+    assert capsys.readouterr().err == 'thinkact: --algo grpo: this run learned turns, which take ppo\n'

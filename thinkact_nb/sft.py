@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, UserError, seed_all
 from .files import sha256, whole
+from .store import TOLD
 from .checkpoints import Store
 from .sim import parse_output
 from .tasks import TASKS, spread
@@ -211,6 +212,8 @@ def train_sft(
         trainer.model.save_pretrained(folder)
         best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
         if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
+        told = store.run / "data" / TOLD
+        if told.exists() and not settings.get("stream"): shutil.copy(told, folder)
         store.push(stage, base=made["base"])
     led(keep)
     del trainer, keep

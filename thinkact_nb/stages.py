@@ -9,11 +9,12 @@ __all__ = ['TRACKERS', 'Tracker', 'Arms', 'Data', 'check_tracker', 'Sft', 'Ppo',
 # %% ../nbs/11d_stages.ipynb #2c2c6716
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from fastcore.basics import patch
-from .env import SPLITS, SPLIT_SIZE, UserError, check_name, quiet, split_of
+from .env import SPLITS, SPLIT_SIZE, UserError, check_name, quiet, say, split_of
 from .files import read_parquet
-from .store import ALGORITHMS, Store
+from .store import ALGORITHMS, TOLD, Store
 from .report import build_report
 from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
@@ -23,9 +24,11 @@ from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Ch
 class Data(Scenes):
     "Scenes to expert demonstrations, a dataset in data/. --seed: the first scene seed of the train split."
     lang: Literal["en", "ko"] = "en"  # language of instructions and thinks
+    turns: bool = False  # episodes of several turns, most with a mishap, for an agent that looks again
 
     def check(self):
         super().check()
+        if self.turns and self.lang != "en": raise UserError("--turns: its thinks are in English: leave out --lang")
         if "L4" in listed(self.levels):
             raise UserError("--levels L4: it is for evaluation, on tasks that the demonstrations leave out")
 
@@ -41,10 +44,20 @@ def __call__(self:Data):
     tasks, levels = listed(self.tasks) or tuple(TASKS), listed(self.levels) or ("L0",)
     if split_of(seed + n) != "train":
         raise UserError(f"--seed {self.seed} --n {n}: these scenes leave the train split")
-    with timed(store, "data", f"{n} demonstrations", self.set), self.workers() as pool:
-        rows = make_dataset(n, store.begin("data"), pool, tasks, levels, seed, store.profile.image_size, self.lang)
+    folder, what = store.begin("data"), "episodes of turns" if self.turns else "demonstrations"
+    (folder / TOLD).unlink(missing_ok=True)
+    with timed(store, "data", f"{n} {what}", self.set), self.workers() as pool:
+        asked = n, folder, pool, tasks, levels, seed, store.profile.image_size
+        made = len(self.make_turns(*asked) if self.turns else make_dataset(*asked, self.lang))
     store.push("data")
-    print(f"{len(rows)} demonstrations in {store.run / 'data'}")
+    print(f"{made} {'turns' if self.turns else 'demonstrations'} in {folder}")
+
+@patch
+def make_turns(self:Data, *asked):
+    "Demonstrations of turns, of 07d."
+    from thinkact_nb.data import read_dataset
+    from thinkact_nb.turns import make_turns
+    return read_dataset(make_turns(*asked))
 
 # %% ../nbs/11d_stages.ipynb #b4fbe685
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
@@ -89,6 +102,7 @@ def __call__(self:Sft):
     done = f"{self.steps} steps" if self.steps else f"{store.profile.sft_epochs:g} passes over the demonstrations"
     asked = dict(steps=self.steps or -1, every=self.every, strict=self.strict, stream=self.stream or "",
                  report_to=self.report_to)
+    if (store.run / "data" / TOLD).exists(): asked["patience"] = 0  # validation scenes ask for whole programs
     with timed(store, stage, done, self.set):
         log = train_sft(store, self.seed, self.resume, not self.no_think, **asked, **self.trainer())
     last, first, final = log.dropna(subset="eval_success").iloc[-1], log.loss.iloc[0], log.loss.dropna().iloc[-1]
@@ -124,19 +138,22 @@ class Ppo(Simulated):
 def __call__(self:Ppo):
     store = self.store()
     if self.resume and complete(store, f"rl/{self.algo}"): return
-    store.require("sft", "adapter_config.json")
+    in_turns = (store.require("sft", "adapter_config.json") / TOLD).exists()
+    if in_turns and self.algo != "ppo": raise UserError(f"--algo {self.algo}: this run learned turns, which take ppo")
     with quiet():
         from thinkact_nb.ppo import train_rl
+        from thinkact_nb.turn_rl import train_turns
         from thinkact_nb.reward import RewardWeights
         from thinkact_nb.tasks import TASKS
     updates = self.updates or store.profile.rl_updates
-    asked = dict(algo=self.algo, seed=self.seed, resume=self.resume, updates=self.updates,
-                 curriculum=self.curriculum, report_to=self.report_to)
+    asked = dict(seed=self.seed, resume=self.resume, updates=self.updates, curriculum=self.curriculum,
+                 report_to=self.report_to)
     asked |= dict(tasks=listed(self.tasks) or tuple(TASKS), levels=listed(self.levels) or ("L0",))
     weights = RewardWeights(self.efficiency, self.safety)
-    done = f"{updates} updates, {updates * store.profile.rl_batch} episodes"
+    done = f"{updates} updates, {updates * store.profile.rl_batch} {'turns' if in_turns else 'episodes'}"
+    train = train_turns if in_turns else partial(train_rl, algo=self.algo)
     with timed(store, f"rl/{self.algo}", done, self.set), self.workers() as pool:
-        log = train_rl(store, pool, weights=weights, **asked, **self.trainer())
+        log = train(store, pool, weights=weights, **asked, **self.trainer())
     print(f"{self.algo.upper()} adapter in {store.run / 'rl' / self.algo} after {len(log)} updates")
 
 # %% ../nbs/11d_stages.ipynb #04c17714
@@ -207,6 +224,7 @@ def __call__(self:Eval):
         from thinkact_nb.evaluate import ADAPTERS, adapter_of, evaluate
         from thinkact_nb.think import THINKS, intervene, transplant
     trained = [arm for arm, stage in ADAPTERS.items() if (store.run / stage / "adapter_config.json").exists()]
+    if (store.run / "sft" / TOLD).exists(): say("this run learned turns, and is judged here by its first look alone")
     arms = listed(self.arms) or ["expert", "random", "base", *trained]
     for arm in arms: adapter_of(store, arm)
     scenes = self.scenes("test", store.profile.eval_scenes)
