@@ -24,7 +24,7 @@ setup(
     long_description_content_type='text/markdown',
     python_requires='>=' + cfg['min_python'],
     packages=find_packages(include=[name, name + '.*']),
-    package_data={name: ['standin/*', 'standin/run/**/*', 'tables/**/*', 'templates/*']}, zip_safe=False,
+    package_data={name: ['standin/*', 'standin/run/**/*', 'standin/turns/*', 'tables/**/*', 'templates/*']}, zip_safe=False,
     install_requires=needs('requirements'), extras_require=extras,
     entry_points={'console_scripts': needs('console_scripts'), 'nbdev': [f'{name}={name}._modidx:d']},
 )

@@ -22,6 +22,7 @@ stays, and the first run's table is kept beside the new one's. Non-inferiority w
 `open` is above -3 points. (A first try at that was ended by early stopping at step 500, where three looks at 36 scenes had brought nothing while the rate
 was still high. Its judging was stopped, and turns are taught to the last step.)"""
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,12 +32,12 @@ import tyro
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import PROFILES, SPLITS, hardware
 from thinkact_nb.evaluate import Comparison, compare, compare_all, rates
-from thinkact_nb.files import whole
+from thinkact_nb.files import seal, whole
 from thinkact_nb.loop import DISTURBANCES, TURNS
 from thinkact_nb.model import fingerprint, free_memory, load_model
 from thinkact_nb.pool import SimPool
 from thinkact_nb.sft import train_sft
-from thinkact_nb.store import Store, kept
+from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, TOLD, Store, kept
 from thinkact_nb.tasks import spread
 from thinkact_nb.turns import make_turns, run_loop
 from thinkact_nb.words import load_processor
@@ -58,6 +59,7 @@ class Settings:
     arms: tuple[str, ...] = tuple(ARMS)  # judged
     run: Path = Path("runs/loop")
     out: Path = kept("loop.json")
+    ship: bool = False     # put the adapter that learned turns into the package, for `thinkact act --turns 4`
 
 
 def taught(settings, pool, kind):
@@ -71,6 +73,14 @@ def taught(settings, pool, kind):
         store.push("data")
     if not (store.run / "sft" / "log.json").exists(): train_sft(store, resume=True, steps=steps, validation=settings.validation, patience=0)
     return store
+
+
+def ship(store):
+    "The adapter that learned turns comes with the package."
+    SHIPPED_TURNS.mkdir(exist_ok=True)
+    for file in (store.run / "sft" / name for name in (ADAPTER, "adapter_model.safetensors", "log.json")): shutil.copy(file, SHIPPED_TURNS)
+    shutil.copy(store.run / "data" / TOLD, SHIPPED_TURNS)
+    seal(SHIPPED_TURNS, base=fingerprint(store.profile))
 
 
 def judged(settings, pool, store, arm, mishap):
@@ -91,9 +101,10 @@ def judged(settings, pool, store, arm, mishap):
 
 def main(settings: Settings):
     torch.set_num_threads(1)
-    begun, found = time.process_time(), dict(asdict(settings) | dict(run=None, out=None), machine=hardware(), mishaps={})
+    begun, found = time.process_time(), dict(asdict(settings) | dict(run=None, out=None, ship=None), machine=hardware(), mishaps={})
     with SimPool(settings.workers) as pool:
         stores = {kind: taught(settings, pool, kind) for kind in ("looks", "turns")}
+        if settings.ship: ship(stores["turns"])
         tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm in settings.arms for kind in ARMS[arm][:1]], ignore_index=True)
                   for mishap in ("", *DISTURBANCES)}
     for mishap, table in tables.items():

@@ -17,7 +17,7 @@ from . import __version__
 from .env import (PROFILES, UserError, check_name, get_profile, hardware, one_line, quiet, rank,
                              renderer, split_of)
 from .files import disk_fault, whole
-from .store import Store
+from .store import SHIPPED_TURNS, Store
 from .pictures import film, png
 from .report import findings
 from .options import POLICY_NAMES, Common, Simulated, Text
@@ -93,7 +93,8 @@ def policy(self:Act, store, adapters):
     "Who acts: what was asked for, else the best of the run, else of the package, else the base."
     mine = [a for a in ("ppo", "sft") if (store.run / adapters[a] / "adapter_config.json").exists()]
     if self.arm or mine: return self.arm or mine[0]
-    return "ppo" if store.profile.model == "standin" else "base"
+    if store.profile.model != "standin": return "base"
+    return f"turns={SHIPPED_TURNS}" if self.turns > 1 else "ppo"
 
 # %% ../nbs/12_cli.ipynb #ad78efae
 @patch

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'THEMES', 'SIDE', 'TRUE', 'FALSE', 'PANEL', 'CAPTION', 'TITLE', 'data_uri', 'png', 'chart', 'rate_chart',
            'curve', 'ringed', 'film', 'Case', 'sides', 'cases', 'told', 'case_html', 'gallery', 'leaf', 'by_turns',
-           'happened', 'demo_video']
+           'happened', 'demo_video', 'loop_film']
 
 # %% ../nbs/08b_pictures.ipynb #6a7024bb
 import base64, io, re
@@ -322,3 +322,35 @@ def demo_video(
     with whole(file) as part: part.write_bytes(png(posters[0]))
     with whole(file.with_suffix(".mp4")) as part: write_video(film_roll, part)
     return file.with_suffix(".mp4")
+
+# %% ../nbs/08b_pictures.ipynb #08b00102
+def _turn_by_turn(scene, mishap, texts, hold):
+    "A policy's frames, each with its turn; every turn's first is held."
+    from thinkact_nb.loop import film_turns
+    frames, starts = film_turns(scene, mishap, texts, PANEL)
+    roll = []
+    for turn, (start, end) in enumerate(zip(starts, [*starts[1:], len(frames)])):
+        roll += [(frame, turn) for frame in [frames[start]] * hold + frames[start:end]]
+    return roll
+
+def loop_film(
+    scene,                      # a `sim.Scene`
+    mishap:str,                 # a name in `loop.DISTURBANCES`
+    texts:dict[str, list[str]], # of two policies: what each wrote, turn by turn
+    solved:dict[str, bool]      # whether each solved the scene
+) -> tuple[list, object]: # frames, and one of them for a poster
+    "Two policies under the same mishap, side by side."
+    from thinkact_nb.pool import FPS
+    from thinkact_nb.think import think_in
+    rolls = [_turn_by_turn(scene, mishap, said, 2 * FPS) for said in texts.values()]
+    title = f"{scene.instruction} ({mishap})"
+    def sheet(i):
+        shown = [roll[min(i, len(roll) - 1)] for roll in rolls]
+        over = [i >= len(roll) for roll in rolls]
+        ends = [f", {'success' if solved[name] else 'failure'}" if late else "" for name, late in zip(texts, over)]
+        told = [(f"{name}, turn {turn + 1}{end}", think_in(said[turn]))
+                for (name, said), (_, turn), end in zip(texts.items(), shown, ends)]
+        return _sheet(*(frame for frame, _ in shown), told, title)
+    frames = [sheet(i) for i in range(max(map(len, rolls)) + 2 * FPS)]
+    second = next(i for i, (_, turn) in enumerate(rolls[1]) if turn)  # where the other looks again
+    return frames, frames[second + FPS]

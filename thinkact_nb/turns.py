@@ -22,7 +22,7 @@ from .pool import FPS, SimPool, write_video
 from .data import as_row, expert, made_in_parts
 from .loop import (DISTURBANCES, TURNS, Look, LoopWorld, Played, budget, changed_since, expert_turn,
                               film_turns, play, replay, turn_claims)
-from .evaluate import adapter_of
+from .evaluate import ADAPTERS, adapter_of
 from .think import think_in
 
 # %% ../nbs/07d_turns.ipynb #07d00039
@@ -256,8 +256,10 @@ def policy_of(
     if arm == "random": raise UserError("arm 'random' draws from the scene and does not look: give another")
     from thinkact_nb.model import load_model
     from thinkact_nb.words import load_processor
-    model = load_model(store.profile, adapter_of(store, arm))
-    return (model, load_processor(store.profile)), any((store.run / stage / TOLD).exists() for stage in ("sft", "data"))
+    adapter = adapter_of(store, arm)
+    folders = [adapter or "nowhere", *([store.run / "sft", store.run / "data"] if arm in ADAPTERS else [])]
+    remembers = any((Path(folder) / TOLD).exists() for folder in folders)
+    return (load_model(store.profile, adapter), load_processor(store.profile)), remembers
 
 # %% ../nbs/07d_turns.ipynb #07d00034
 def act_turns(
