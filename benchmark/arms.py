@@ -37,6 +37,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 import numpy as np
+import pandas as pd
 import torch
 import tyro
 from safetensors.torch import load_file, save_file
@@ -133,7 +134,8 @@ def main(settings: Settings):
     torch.set_num_threads(1)
     out = kept("arms") / f"{name(settings)}.json"
     arm = dict(ARMS[settings.arm])
-    sft, stage = begin(settings, arm.pop("think", True))
+    think = arm.pop("think", True)
+    sft, stage = begin(settings, think)
     algo = arm.pop("algo")
     store = Store(settings.run / name(settings).removesuffix("-look"), replace(sft.profile, rl_learning_rate=settings.rate), seed=0)
     if not store.has("sft", "adapter_config.json"):
@@ -149,12 +151,15 @@ def main(settings: Settings):
         solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
         found["levels"][level] = dict(compared=asdict(compare(table, "sft", algo)), means=means.to_dict("index"), solved_by_task=solved.to_dict("index"))
     with SimPool(0) as pool:
+        if not think:  # what the think is worth to SFT, on the same demonstrations and scenes
+            both = [evaluate(sft, ["sft"], spread(n, seed=SPLITS[split]), pool, resume=True), rows["L0"][rows["L0"].arm == "sft"].assign(arm="sft-nothink")]
+            found["think"] = asdict(compare(pd.concat(both, ignore_index=True), "sft-nothink", "sft"))
         if settings.mean: found["mean"] = averaged(settings, store, algo, pool)
         if settings.sampled: found["sampled"] = drawn(settings, store, algo, pool)
     found["rollouts"] = [round(float(s), 4) for s in log.success]
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for extra in ("mean", "sampled"):
+    for extra in ("think", "mean", "sampled"):
         if extra in found: print(extra, found[extra])
     for level, r in found["levels"].items():
         print(out, level, Comparison(**r["compared"]))
