@@ -16,6 +16,9 @@ Scenes: the test split of L0, without a mishap and with each. The question is `c
 three; the bar is 30 points. `closed` against `again` says what is owed to memory and training and not to a second look; without a mishap, `closed` must not
 lose to `open`. All else is description.
 
+Added on 28 November, when the second run below had been judged: whether a repair follows its think. In 306 scenes, each under one of the three mishaps in
+turn, the thinks of `closed` are exchanged from the second look on: none, that of the first look, the expert's. Description, each against its own thinks.
+
 Amended on 28 November, after the first run (507 steps each: `closed` won under each mishap, and lost to `open` without one, since 507 steps are nine passes
 over 900 looks and three over 2,797 turns). Turns are now taught for 1,521 steps (`--turn-steps`), as many passes over their rows as looks have; all else
 stays, and the first run's table is kept beside the new one's. Non-inferiority without a mishap: the lower end of the paired interval of `closed` against
@@ -39,7 +42,7 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.sft import train_sft
 from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, TOLD, Store, kept
 from thinkact_nb.tasks import spread
-from thinkact_nb.turns import make_turns, run_loop
+from thinkact_nb.turns import TURN_THINKS, OtherThinks, make_turns, run_loop
 from thinkact_nb.words import load_processor
 
 ARMS = dict(open=("looks", 1, False), again=("looks", TURNS, False), once=("turns", 1, True), closed=("turns", TURNS, True))  # training, turns, memory
@@ -59,6 +62,7 @@ class Settings:
     arms: tuple[str, ...] = tuple(ARMS)  # judged
     run: Path = Path("runs/loop")
     out: Path = kept("loop.json")
+    thinks: bool = True    # also exchange the thinks of `closed`, as 07d tells
     ship: bool = False     # put the adapter that learned turns into the package, for `thinkact act --turns 4`
 
 
@@ -99,6 +103,24 @@ def judged(settings, pool, store, arm, mishap):
     return rows
 
 
+def exchanged(settings, pool, store, closed):
+    "Other thinks from the second look on, each scene under one mishap, against the policy's own: `closed` has its rows under every mishap."
+    adapter, names = str(store.run / "sft"), list(DISTURBANCES)
+    scenes, found = spread(settings.test, seed=SPLITS["test"]), {}
+    mishaps = [names[i % len(names)] for i in range(len(scenes))]
+    own = pd.concat([closed[(closed.task == s.task) & (closed.seed == s.seed) & (closed.perturbed == m)] for s, m in zip(scenes, mishaps)]).assign(arm="own")
+    policy = load_model(store.profile, adapter), load_processor(store.profile)
+    for kind in (kind for kind in TURN_THINKS if kind != "own"):
+        file = settings.run / "episodes" / f"think-{kind}-{settings.test}-{fingerprint(store.profile, adapter)[:12]}.parquet"
+        if not file.exists():
+            who = OtherThinks(policy, kind, store.profile)
+            rows = run_loop(who, scenes, pool, store.profile, disturb=mishaps, arm=kind, tokenizer=policy[1].tokenizer)
+            with whole(file) as part: rows.to_parquet(part, index=False)
+        found[kind] = asdict(compare(pd.concat([own, pd.read_parquet(file)], ignore_index=True), "own", kind))
+        print("thinks", Comparison(**found[kind]), flush=True)
+    return found
+
+
 def main(settings: Settings):
     torch.set_num_threads(1)
     begun, found = time.process_time(), dict(asdict(settings) | dict(run=None, out=None, ship=None), machine=hardware(), mishaps={})
@@ -107,6 +129,9 @@ def main(settings: Settings):
         if settings.ship: ship(stores["turns"])
         tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm in settings.arms for kind in ARMS[arm][:1]], ignore_index=True)
                   for mishap in ("", *DISTURBANCES)}
+        if settings.thinks:
+            closed = pd.concat([table[table.arm == "closed"] for table in tables.values()], ignore_index=True)
+            found["thinks"] = exchanged(settings, pool, stores["turns"], closed)
     for mishap, table in tables.items():
         pairs = [asdict(compare(table, arm, "closed")) for arm in settings.arms if arm != "closed"]
         solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
