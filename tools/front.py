@@ -59,9 +59,13 @@ def runs(shipped=SHIPPED):
 
 
 def of_arms():
-    "The runs of 06c, judged by test scenes: `ppo`, one for each seed and each number of demonstrations that it began from."
+    "The runs of 06c that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
     found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(kept('arms').glob('*.json'))]
-    return [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if r['arm'] == 'ppo' and not r['look']]
+    judged = [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if not r['look']]
+    ppo = [r for r in judged if r['arm'] == 'ppo']
+    least = min(r['episodes'] for r in ppo)
+    [long], [silent] = [r for r in ppo if r['episodes'] > least], [r for r in judged if r['arm'] == 'ppo-nothink']
+    return dict(short=[r for r in ppo if r['episodes'] == least], long=long, silent=silent)
 
 
 def of_loop():
