@@ -137,6 +137,7 @@ def answers(
     images, asked = [look.image for look in looks], [look.asked for look in looks]
     return write(*policy, images, asked, max_new_tokens=profile.max_new_tokens, batch=profile.eval_batch)
 
+# %% ../nbs/07d_turns.ipynb #07d00054
 def loop_episodes(
     policy,                # as in `run_loop`, or what has an `answer` to several looks
     scenes:list[Scene],
