@@ -29,7 +29,7 @@ from .ppo import train_rl
 from .loop import TURNS, Look, Played, budget, carry_out, next_carry, turn_claims
 from .turns import MIX, loop_episodes
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00011
+# %% ../nbs/07e_turn_rl.ipynb #07e00012
 def turn_gae(
     rewards:torch.Tensor, # (turns, tokens)
     values:torch.Tensor,  # (turns, tokens)
@@ -52,7 +52,7 @@ def turn_gae(
     advantages[here] = along[joined.bool()]
     return advantages, (advantages + values) * mask
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00015
+# %% ../nbs/07e_turn_rl.ipynb #07e00016
 STATE = ("solved", "last", "left")  # what the critic is told of a turn beside `PRIVILEGED`
 TURN_FACTS = (len(PRIVILEGED) + len(STATE)) * (1 + len(TASKS))
 
@@ -67,7 +67,7 @@ def turn_facts(
     left = most - look.turn - 1
     return facts(pieces, look.now, program, (is_success(look.scene, look.poses), left == 0, left / most))
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00018
+# %% ../nbs/07e_turn_rl.ipynb #07e00019
 class Turn(NamedTuple):
     "A turn of a rollout."
     episode: int    # its number in the rollout
@@ -105,7 +105,7 @@ class TurnLedger(Ledger):
         number = (table["sample"] == 0).cumsum()
         return table[number != number.shift(-1)]
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00020
+# %% ../nbs/07e_turn_rl.ipynb #07e00021
 def turn_dataset(
     scenes:list[Scene],
     pool:SimPool,
@@ -116,7 +116,7 @@ def turn_dataset(
     mishaps = [MIX[i % len(MIX)] for i in range(len(scenes))]
     return Dataset.from_dict(dict(prompt=[chat("")] * len(scenes), mishap=mishaps, **keys))
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00023
+# %% ../nbs/07e_turn_rl.ipynb #07e00024
 SHORT = 2.5  # turns of an episode, by which the first episodes of a rollout are counted
 
 class TurnTrainer(PPOTrainer):
@@ -147,7 +147,7 @@ class TurnTrainer(PPOTrainer):
         episode = torch.tensor([turn.episode for turn in self.acted])
         return turn_gae(rewards, values, mask, episode, self.args.gamma, lam, turn_lam)
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00024
+# %% ../nbs/07e_turn_rl.ipynb #07e00025
 @patch
 def answer(self:TurnTrainer,
     looks:list[Look]
@@ -180,7 +180,7 @@ def _act(self:TurnTrainer, inputs):
         begun = some.stop
     return turns[:len(inputs)]
 
-# %% ../nbs/07e_turn_rl.ipynb #07e00026
+# %% ../nbs/07e_turn_rl.ipynb #07e00027
 def train_turns(
     store:Store,       # with an SFT adapter that learned turns
     pool:SimPool,
