@@ -142,7 +142,7 @@ def main(settings: Settings):
     struck = pd.concat([table for mishap, table in tables.items() if mishap], ignore_index=True)
     family = [(f"open, {mishap}", f"closed, {mishap}") for mishap in DISTURBANCES]
     answers = compare_all(struck.assign(arm=struck.arm + ", " + struck.perturbed), family)
-    found |= dict(question=answers.to_dict("records"), all_mishaps=asdict(compare(struck, "open", "closed")), minutes=round((time.process_time() - begun) / 60, 1))
+    found |= dict(question=answers.to_dict("records"), all_mishaps=asdict(compare(struck, "open", "closed")), minutes_of_this_call=round((time.process_time() - begun) / 60, 1))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     settings.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(settings.out, "all three mishaps:", Comparison(**found["all_mishaps"]))

@@ -71,7 +71,7 @@ def of_arms():
 def of_loop():
     "What a second look is worth, from the run of 07d: under all mishaps, and where nothing goes wrong (`calm`)."
     found = json.loads(kept('loop.json').read_text(encoding='utf-8'))
-    return found['all_mishaps'] | dict(calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
+    return found['all_mishaps'] | dict(thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
 
 
 def block(found, template, at):
