@@ -341,6 +341,12 @@ def test_exported_lines_fit_120_columns_and_cells_40_lines():
     assert not wide + tall
 
 
+def test_modules_have_few_characters_a_line():
+    "Guard: 39.48 is what CleanRL's cleanrl/*.py have (November 2026, ends of lines left out); a quarter more is as dense as code here may get."
+    lines = [line for path in (ROOT/'thinkact_nb').glob('[a-z]*.py') for line in path.read_text().splitlines()]
+    assert sum(map(len, lines)) / len(lines) <= 1.25 * 39.48
+
+
 def test_no_exported_argument_binds_a_name():
     "Guard: who reads a call does not look for assignments in it."
     calls = [(page, i, node) for page, i, lines in exported() for node in ast.walk(ast.parse('\n'.join(lines))) if isinstance(node, ast.Call)]
