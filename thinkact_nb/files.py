@@ -134,7 +134,7 @@ def whole(
     file
 ):
     "A path to write to. In the end it becomes the file; if the writing fails, what was there stays."
-    part = Path(file).with_name(f".part-{Path(file).name}")
+    part = Path(file).with_name(f".part{os.environ.get('RANK', '')}-{Path(file).name}")  # of each process its own
     try:
         yield part
         part.replace(file)
