@@ -16,7 +16,7 @@ import hub as loopback
 from test_hub import good, hub, python  # noqa: F401, a fixture
 from thinkact_nb.checkpoints import Store
 from thinkact_nb.env import PROFILES, UserError, get_profile
-from thinkact_nb.files import damage, disk_fault, read_seal, write_json
+from thinkact_nb.files import damage, disk_fault, read_seal, whole, write_json
 from thinkact_nb.store import SHIPPED, foreign
 
 TINY = asdict(PROFILES['tiny'])
@@ -274,6 +274,23 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert file.read_text() == '{"sft": 1}' and 'No space left on device' in disk_fault(full.value)
     write_json(file, dict(sft=2))
     assert json.loads(file.read_text()) == dict(sft=2) and [f.name for f in tmp_path.iterdir()] == ['costs.json']
+
+
+def test_processes_that_write_one_file_do_not_take_each_others_part(tmp_path, monkeypatch):
+    "Guard: SFT of two processes ended now and then, since both began the run folder at once."
+    with whole(tmp_path/'costs.json') as part:
+        part.write_text('{"sft": 1}')
+        monkeypatch.setenv('RANK', '1')
+        write_json(tmp_path/'costs.json', dict(sft=2))
+    assert json.loads((tmp_path/'costs.json').read_text()) == dict(sft=1)
+
+
+def test_what_another_process_began_stays(tmp_path):
+    "Guard: whether a folder can be written to was seen by making, and removing, its config.json."
+    store = Store(tmp_path/'run', get_profile('tiny'))
+    found = store.config
+    store._begin()
+    assert store.config == found and [f.name for f in store.run.iterdir()] == ['config.json']
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

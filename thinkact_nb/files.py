@@ -12,7 +12,7 @@ import errno, fnmatch, hashlib, json, math, os, re
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from .env import UserError
+from .env import UserError, rank
 
 # %% ../nbs/00a_files.ipynb #a1c5e002
 NUMBER = (int, float)
@@ -134,7 +134,7 @@ def whole(
     file
 ):
     "A path to write to. In the end it becomes the file; if the writing fails, what was there stays."
-    part = Path(file).with_name(f".part{os.environ.get('RANK', '')}-{Path(file).name}")  # of each process its own
+    part = Path(file).with_name(f".part{rank() or ''}-{Path(file).name}")
     try:
         yield part
         part.replace(file)

@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .env import PROFILES, Profile, UserError, get_profile, hardware, say
 from .files import (NUMBER, SEAL, damage, disk_fault, git_id, misfit, on_disk, plain_name, read_json,
-                               read_seal, seal, step_of, whole, write_json)
+                               read_seal, seal, step_of, write_json)
 from .hub import Push, connect, in_short
 
 # %% ../nbs/00c_store.ipynb #965a8cdd
@@ -141,8 +141,7 @@ def _begin(self:Store):
         raise UserError(f"Google Drive is not mounted: run `{mount}` first, or choose a folder of this machine")
     try:
         self.run.mkdir(parents=True, exist_ok=True)
-        with whole(self.run / "config.json") as part: part.touch()
-        (self.run / "config.json").unlink()
+        with tempfile.TemporaryFile(dir=self.run): pass
     except OSError as e: raise UserError(f"cannot write to {self.run} ({e.strerror}): choose another --run folder")
 
 # %% ../nbs/00c_store.ipynb #2f309abc
