@@ -28,6 +28,7 @@ import json
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 import pandas as pd
 import torch
@@ -87,36 +88,29 @@ def ship(store):
     seal(SHIPPED_TURNS, base=fingerprint(store.profile))
 
 
-def judged(settings, pool, store, arm, mishap):
-    "An arm's rows under a mishap, kept in the run folder."
-    _, turns, remember = ARMS[arm]
-    adapter = str(store.run / "sft")
-    weights = fingerprint(store.profile, adapter)
-    file = settings.run / "episodes" / f"{arm}-{mishap or 'none'}-{settings.test}-{weights[:12]}.parquet"
-    if file.exists(): return pd.read_parquet(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    policy = load_model(store.profile, adapter), load_processor(store.profile)
-    rows = run_loop(policy, spread(settings.test, seed=SPLITS["test"]), pool, store.profile, turns, mishap, remember, arm).assign(weights=weights)
-    del policy
-    free_memory()
-    with whole(file) as part: rows.to_parquet(part, index=False)
-    return rows
+def judged(settings, pool, profile, adapter, name, who=lambda policy: policy, **asked):
+    "What `run_loop`, asked so, gives for a policy, or for `who` is made of it, in the test scenes; kept in the run folder under a name."
+    weights = fingerprint(profile, str(adapter))
+    file = settings.run / "episodes" / f"{name}-{settings.test}-{weights[:12]}.parquet"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        policy = load_model(profile, str(adapter)), load_processor(profile)
+        rows = run_loop(who(policy), spread(settings.test, seed=SPLITS["test"]), pool, profile, tokenizer=policy[1].tokenizer, **asked)
+        del policy
+        free_memory()
+        with whole(file) as part: rows.assign(weights=weights).to_parquet(part, index=False)
+    return pd.read_parquet(file)
 
 
 def exchanged(settings, pool, store, closed):
     "Other thinks from the second look on, each scene under one mishap, against the policy's own: `closed` has its rows under every mishap."
-    adapter, names = str(store.run / "sft"), list(DISTURBANCES)
-    scenes, found = spread(settings.test, seed=SPLITS["test"]), {}
+    names, scenes, found = list(DISTURBANCES), spread(settings.test, seed=SPLITS["test"]), {}
     mishaps = [names[i % len(names)] for i in range(len(scenes))]
     own = pd.concat([closed[(closed.task == s.task) & (closed.seed == s.seed) & (closed.perturbed == m)] for s, m in zip(scenes, mishaps)]).assign(arm="own")
-    policy = load_model(store.profile, adapter), load_processor(store.profile)
     for kind in (kind for kind in TURN_THINKS if kind != "own"):
-        file = settings.run / "episodes" / f"think-{kind}-{settings.test}-{fingerprint(store.profile, adapter)[:12]}.parquet"
-        if not file.exists():
-            who = OtherThinks(policy, kind, store.profile)
-            rows = run_loop(who, scenes, pool, store.profile, disturb=mishaps, arm=kind, tokenizer=policy[1].tokenizer)
-            with whole(file) as part: rows.to_parquet(part, index=False)
-        found[kind] = asdict(compare(pd.concat([own, pd.read_parquet(file)], ignore_index=True), "own", kind))
+        other = judged(settings, pool, store.profile, store.run / "sft", f"think-{kind}", partial(OtherThinks, kind=kind, profile=store.profile),
+                       disturb=mishaps, arm=kind)
+        found[kind] = asdict(compare(pd.concat([own, other], ignore_index=True), "own", kind))
         print("thinks", Comparison(**found[kind]), flush=True)
     return found
 
@@ -127,8 +121,14 @@ def main(settings: Settings):
     with SimPool(settings.workers) as pool:
         stores = {kind: taught(settings, pool, kind) for kind in ("looks", "turns")}
         if settings.ship: ship(stores["turns"])
-        tables = {mishap: pd.concat([judged(settings, pool, stores[kind], arm, mishap) for arm in settings.arms for kind in ARMS[arm][:1]], ignore_index=True)
-                  for mishap in ("", *DISTURBANCES)}
+        tables = {}
+        for mishap in ("", *DISTURBANCES):
+            parts = []
+            for arm in settings.arms:
+                kind, turns, remember = ARMS[arm]
+                parts.append(judged(settings, pool, stores[kind].profile, stores[kind].run / "sft", f"{arm}-{mishap or 'none'}",
+                                    turns=turns, disturb=mishap, remember=remember, arm=arm))
+            tables[mishap] = pd.concat(parts, ignore_index=True)
         if settings.thinks:
             closed = pd.concat([table[table.arm == "closed"] for table in tables.values()], ignore_index=True)
             found["thinks"] = exchanged(settings, pool, stores["turns"], closed)

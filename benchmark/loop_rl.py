@@ -16,16 +16,13 @@ import shutil
 import pandas as pd
 import torch
 import tyro
-from thinkact_nb.env import PROFILES, SPLITS, hardware
+from loop import judged
+from thinkact_nb.env import PROFILES, hardware
 from thinkact_nb.evaluate import compare
-from thinkact_nb.files import whole
-from thinkact_nb.model import fingerprint, free_memory, load_model
 from thinkact_nb.pool import SimPool
 from thinkact_nb.store import Store, kept
-from thinkact_nb.tasks import spread
 from thinkact_nb.turn_rl import train_turns
-from thinkact_nb.turns import MIX, run_loop
-from thinkact_nb.words import load_processor
+from thinkact_nb.turns import MIX
 
 SAID = ["grounding", "turns", "tokens", "mishaps", "noticed", "truly", "alarms"]
 
@@ -44,20 +41,6 @@ class Settings:
     run: Path = Path("runs/loop")
 
 
-def judged(settings, store, pool, arm, adapter):
-    "An arm's rows, kept in the run folder."
-    weights = fingerprint(store.profile, adapter)
-    file = settings.run / "episodes" / f"mix-{settings.test}-{weights[:12]}.parquet"
-    if file.exists(): return pd.read_parquet(file).assign(arm=arm)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scenes, policy = spread(settings.test, seed=SPLITS["test"]), (load_model(store.profile, adapter), load_processor(store.profile))
-    rows = run_loop(policy, scenes, pool, store.profile, disturb=[MIX[i % len(MIX)] for i in range(len(scenes))], arm=arm).assign(weights=weights)
-    del policy
-    free_memory()
-    with whole(file) as part: rows.to_parquet(part, index=False)
-    return rows
-
-
 def main(settings: Settings):
     torch.set_num_threads(1)
     sft = settings.run / f"turns-{settings.episodes}-{settings.steps}" / "sft"
@@ -68,7 +51,8 @@ def main(settings: Settings):
     with SimPool(0) as pool:
         log = train_turns(store, pool, settings.seed, resume=True, updates=settings.updates, turn_lam=settings.turn_lam)
         minutes = log.filter(like="seconds_").sum().sum() / 60
-        tables = [judged(settings, store, pool, arm, str(store.run / folder)) for arm, folder in (("sft", "sft"), ("ppo", "rl/ppo"))]
+        mishaps = [MIX[i % len(MIX)] for i in range(settings.test)]
+        tables = [judged(settings, pool, profile, store.run / folder, "mix", disturb=mishaps).assign(arm=arm) for arm, folder in (("sft", "sft"), ("ppo", "rl/ppo"))]
     table = pd.concat(tables, ignore_index=True)
     by = table.assign(mishap=table.perturbed.replace("", "none")).pivot_table(index="mishap", columns="arm", values="success", aggfunc=["sum", "count"])
     by.columns = ["_".join(names) for names in by.columns]
