@@ -1,5 +1,6 @@
-"""The Space in headless Chromium, as `make test-space` does: a scene is chosen, the policy thinks and acts, its claims are coloured, the think is edited
-and the arm acts on it. Screenshots go to .browser/shots. It runs in .browser and starts the app with the Python that is named."""
+"""The Space in headless Chromium, as `make test-space` does: the policy fails the scene it opens on by its own think and solves it by an expert's; another
+scene is chosen, its claims are coloured, the think is edited and the arm acts on it. Screenshots go to .browser/shots. It runs in .browser and starts the
+app with the Python that is named. With --scenes, in .venv, it lists scenes that the Space could open on instead."""
 import os
 import re
 import subprocess
@@ -41,31 +42,53 @@ def play(tab, shots):
     "What is wrong with the Space, after a visit."
     faults = []
     tab.goto(ADDRESS)
+    opens = until(lambda: tab.get_by_label('instruction').input_value())
+    tab.locator('#ask').click()
+    own = until(lambda: value(tab, 'end'))
+    said, action = value(tab, 'think'), value(tab, 'action')
+    if not own.startswith('failure'): faults.append(f'it opens on {opens!r}, and the own think ends in {own!r}')
+    if not tab.locator('#claims').get_by_text('false').count(): faults.append('no false claim is shown')
+    tab.screenshot(path=shots/'space-own.png', full_page=True)
+    tab.locator('#honest').click()
+    until(lambda: value(tab, 'think') not in ('', said))
+    tab.locator('#again').click()
+    until(lambda: value(tab, 'action') != action)
+    if (end := value(tab, 'end')) != 'success': faults.append(f"an expert's think ends in {end!r} for {opens!r}")
+    if not tab.locator('#film video').count(): faults.append('no film is shown')
+    tab.screenshot(path=shots/'space-expert.png', full_page=True)
+
     tab.get_by_label('scene').fill('30000008')
     tab.get_by_label('scene').press('Enter')
-    instruction = until(lambda: tab.get_by_label('instruction').input_value())
+    instruction = until(lambda: (now := tab.get_by_label('instruction').input_value()) != opens and now)
+    until(lambda: not value(tab, 'end'))
     tab.locator('#ask').click()
     until(lambda: value(tab, 'end'))
     said, action = value(tab, 'think'), value(tab, 'action')
     if not said or 'pick' not in action: faults.append(f'the policy wrote {said!r} and {action!r} for {instruction!r}')
     if not tab.locator('#claims').get_by_text('<loc').count(): faults.append('no claim is shown')
-    if not tab.locator('#film video').count(): faults.append('no film is shown')
-    tab.screenshot(path=shots/'space-own.png', full_page=True)
-
     words = re.sub(r'<loc\d\d><loc\d\d>', '<loc10><loc50>', said, count=1)
     tab.locator('#think textarea').fill(words)
     tab.locator('#again').click()
-    until(lambda: value(tab, 'action') != action or None)
-    if value(tab, 'action') == action: faults.append('another think changed nothing')
+    until(lambda: value(tab, 'action') != action)
     if not tab.locator('#claims').get_by_text('<loc10><loc50>').count(): faults.append('the edited claim is not shown')
     tab.screenshot(path=shots/'space-edited.png', full_page=True)
-
-    tab.locator('#honest').click()
-    until(lambda: value(tab, 'think') not in ('', words))
-    tab.locator('#again').click()
-    until(lambda: tab.locator('#claims').get_by_text('true').count())
-    tab.screenshot(path=shots/'space-expert.png', full_page=True)
     return faults
+
+
+def scenes(task='relative', level='L0', first=30_000_000, n=40):
+    "Scenes that the shipped PPO policy fails by its own think and solves by an expert's, one a line."
+    import tempfile
+
+    from thinkact_nb import evaluate
+    from thinkact_nb.data import think_of
+    from thinkact_nb.pool import SimPool
+    from thinkact_nb.sim import make_scene
+    from thinkact_nb.store import Store
+    store, some = Store(tempfile.mkdtemp(), 'tiny', shipped=True), [make_scene(task, level, first + i) for i in range(n)]
+    own = evaluate.act(store, 'ppo', some, SimPool(0))
+    other = evaluate.act(store, 'ppo', some, SimPool(0), starts=[f'<think>{think_of(scene)}</think><action>' for scene in some])
+    for scene, a, b in zip(some, own.itertuples(), other.itertuples()):
+        if b.success and not a.success: print(f'{task} {level} {scene.seed}: {scene.instruction} {a.think}')
 
 
 def main(python):
@@ -86,4 +109,4 @@ def main(python):
     return bool(faults)
 
 
-if __name__ == '__main__': sys.exit(main(sys.argv[1]))
+if __name__ == '__main__': sys.exit(scenes() if sys.argv[1] == '--scenes' else main(sys.argv[1]))
