@@ -46,6 +46,16 @@ def test_help():
     for command in cli.COMMANDS: assert f'• {command} ' in done.stdout
 
 
+@pytest.mark.parametrize('asked, meant', [(['help'], ['--help']), (['help', 'act'], ['act', '--help'])])
+def test_help_in_words(asked, meant, capsys):
+    "Guard: `thinkact help`, with a command or without."
+    said = []
+    for words in (asked, meant):
+        with pytest.raises(SystemExit) as stop: cli.main(words)
+        said.append((stop.value.code, capsys.readouterr().out))
+    assert said[0] == said[1] and not said[0][0]
+
+
 @pytest.mark.parametrize('command', cli.COMMANDS)
 def test_help_of_each_command(command, capsys):
     with pytest.raises(SystemExit) as stop: cli.main([command, '--help'])
@@ -58,6 +68,9 @@ def test_help_of_each_command(command, capsys):
 @pytest.mark.parametrize('words, said', [
     ([], 'no command'),
     (['fly'], "unknown command 'fly'"),
+    (['evaluate'], 'did you mean eval?'),
+    (['help', 'evaluate'], 'did you mean eval?'),
+    (['check'], 'thinkact check gemma'),
     (['--fly'], 'Unrecognized options: --fly'),
     (['eval', '--sceens', '3'], 'thinkact eval --help'),
     (['eval', '--taks', 'sort'], 'unknown option --taks: did you mean --tasks?'),

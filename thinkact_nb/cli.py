@@ -228,7 +228,7 @@ class Demo(Simulated):
 @dataclass(kw_only=True)
 class Check(Common):
     "Takes every step of a training once, on this machine's GPU or on the stand-in, and writes a receipt."
-    what: tyro.conf.Positional[Literal["gemma"]] = "gemma"  # what is checked
+    what: tyro.conf.Positional[Literal["gemma"]]  # what is checked
     shapes: bool = False  # count the memory of Gemma's steps too, on tensors without data
     out: Text("DIR", "the run folder") = None  # where receipt.json and receipt.md go
 
@@ -274,7 +274,9 @@ def parse(
 ) -> Common:
     "The command that was asked for. Raises `UserError` on unknown options and commands."
     if not args: raise UserError(f"no command: choose from {', '.join(COMMANDS)}, or see `thinkact --help`")
+    if args[0] == "help": return parse([*args[1:2], "--help"])
     if not args[0].startswith("-"): check_name("command", args[0], COMMANDS)
+    if args == ["check"]: raise UserError("check what? `thinkact check gemma` takes every step of a training once")
     if args[0] in COMMANDS: check_flags(args)
     said, parser = io.StringIO(), tyro.extras.subcommand_cli_from_dict
     try:

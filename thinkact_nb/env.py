@@ -10,6 +10,7 @@ __all__ = ['PACKAGES', 'PROFILES', 'GPU_MEMORY', 'SPLITS', 'SPLIT_SIZE', 'UserEr
 import ctypes, importlib.metadata, importlib.util, os, platform, random, subprocess, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 import numpy as np
 
@@ -23,8 +24,11 @@ def check_name(
     name:str,
     known     # the names there are
 ):
-    "Raise a `UserError` that lists what there is, if the name is unknown."
-    if name not in known: raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+    "Raise a `UserError` that names what was probably meant, and lists what there is, if the name is unknown."
+    if name in known: return
+    near = get_close_matches(str(name), known, 1)
+    meant = f"did you mean {near[0]}? Otherwise " if near else ""
+    raise UserError(f"unknown {kind} {name!r}: {meant}choose from {', '.join(known)}")
 
 class Stopped(UserError):
     "A signal stopped the work after a checkpoint was saved. `status` is the exit status that shells expect of it."

@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig,
                           PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.logging import disable_progress_bar
 from .env import Profile, UserError
 from .files import SEAL, damage, read_json, read_seal
 from .store import ADAPTER, MODEL, foreign
@@ -69,6 +70,7 @@ def load_base(
     "The frozen base in NF4, double quantized. Raises `UserError` if it cannot be fetched, or this machine won't do."
     check_machine(profile)
     keep_memory()
+    if profile.model == "standin": disable_progress_bar()  # it would show for longer than the work takes
     dtype = getattr(torch, profile.dtype)
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                    bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=SKIP)
