@@ -89,21 +89,22 @@ test-space: .space/.ready ## the same, visited in headless Chromium
 	.browser/bin/pip install -q playwright brotli matplotlib
 	.browser/bin/python tools/check_space.py .space/bin/python
 
-release-check: ## wheel and sdist, built and installed by pip and uv in clean environments; says how large they are
+release-check: ## wheel and sdist, built and installed by pip and uv in clean environments; ARGS="python3.13": there, without a compiler
 	test -x .release/bin/pip || $(PYTHON) -m venv .release
 	.release/bin/pip install -q build uv
-	.release/bin/python tools/check_release.py
+	.release/bin/python tools/check_release.py $(ARGS)
 
 # a Python of the version that Colab has
 COLAB_PYTHON ?= python3.13
-test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; half an hour and 12 GB of disk
-	$(BIN)/python tools/check_colab.py --python $(COLAB_PYTHON) --write
+test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; an hour and 12 GB of disk; ARGS="01_sim": only this one
+	$(BIN)/python tools/check_colab.py --python $(COLAB_PYTHON) $(or $(ARGS),--write)
 
 site: $(READY) ## the pages in _docs, without Quarto, links checked
 	$(BIN)/python tools/build_site.py
 
+# without what it depends on: it wants the official pybullet, which pip would put over the one that is there
 bench: $(READY) ## how long things take on this machine, panda-gym beside it if it installs
-	-$(BIN)/pip install -q panda-gym
+	-$(BIN)/pip install -q --no-deps panda-gym
 	$(BIN)/python tools/bench.py
 
 notebooks: $(READY) ## run all notebooks again and keep their outputs

@@ -1,116 +1,102 @@
-"The wheel that is built once, what a machine must have, and the shared cells of the notebooks. The whole of it is `make test-colab`."
-import hashlib
+"The install cell, what a machine must have, and the shared cells of the notebooks. The whole of it is `make test-colab`."
 import os
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
-import hub
 import pandas as pd
 import pytest
 import torch
-from thinkact_nb import colab, evaluate, model, shapes, sim
-from thinkact_nb.env import UserError, get_profile
+from packaging.requirements import Requirement
+from thinkact_nb import colab, env, evaluate, model, shapes, sim
+from thinkact_nb.env import PYBULLET, UserError, get_profile
 from thinkact_nb.pool import SimPool
 from thinkact_nb.files import damage
 from thinkact_nb.store import SHIPPED, Store
 
 ROOT = Path(__file__).parent.parent
-KEPT = '''
-import sys
-from pathlib import Path
-from thinkact_nb import colab
-def build(folder):
-    wheel = folder / sys.argv[1]
-    wheel.write_bytes(b"built")
-    return wheel
-colab.build = build
-folder = Path(sys.argv[2]); folder.mkdir()
-print(colab.pybullet_wheel(folder, Path(sys.argv[3])).read_bytes())
-'''
-BUILT = hashlib.sha256(b'built').hexdigest()
+SYSTEMS = [dict(sys_platform=system, platform_machine=machine, python_version=f'3.{minor}') for minor in range(10, 15)
+           for system, machines in dict(linux=('x86_64', 'aarch64'), darwin=('x86_64', 'arm64'), win32=('AMD64', 'ARM64')).items() for machine in machines]
 
 
 @pytest.fixture
-def wheel_name():
-    tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
-    name = f'pybullet-3.2.7-{tag}-{tag}-linux_x86_64.whl'
-    return name if colab.fits(name) else name.replace('x86_64', os.uname().machine)
+def asked():
+    "What settings.ini asks for, of PyBullet."
+    lines = ConfigParser()
+    lines.read(ROOT/'settings.ini', encoding='utf-8')
+    return [Requirement(line) for line in lines['DEFAULT']['requirements'].splitlines() if line.startswith('pybullet')]
 
 
-def fetched(here, folder, name, hub_, token='hf_good', machine='one', drive='none', **env):
-    "What a machine says and gets that asks for the wheel; each has a cache folder of its own."
-    env = os.environ | hub.client(hub_, here/'hf', token) | dict(PYTHONPATH=str(ROOT), XDG_CACHE_HOME=str(here/machine)) | env
-    done = subprocess.run([sys.executable, '-c', KEPT, name, folder, here/drive], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_every_machine_gets_one_pybullet_and_a_wheel_where_there_is_one(asked):
+    "Guard: two distributions hold the module `pybullet`, and on Python 3.12 and 3.13 the official one was built for minutes."
+    for here in SYSTEMS:
+        found = [r.name for r in asked if r.marker.evaluate(here)]
+        minor, linux_wheel = int(here['python_version'][2:]), here['sys_platform'] == 'linux' and here['platform_machine'] == 'x86_64'
+        assert len(found) == 1, (here, found)
+        if linux_wheel: assert found == ['pybullet-arm64' if minor in (12, 13) else 'pybullet'], here
+    assert {r.name for r in asked} == set(PYBULLET)
+    assert str(next(r for r in asked if r.name == 'pybullet-arm64').specifier) == '==3.2.8'
 
 
-def test_a_wheel_is_built_once_and_comes_back_checked(tmp_path, wheel_name):
-    "Guard: what this machine built, it takes from the repository; another one does when its user vouches for it."
-    server = hub.serve()
-    first = fetched(tmp_path, tmp_path/'a', wheel_name, server)
-    assert 'building PyBullet' in first and 'kept for the next notebook in tester/thinkact-wheels on the Hub' in first and f'THINKACT_WHEEL = {BUILT}' in first
-    assert server.repository('tester/thinkact-wheels').private
-    second = fetched(tmp_path, tmp_path/'b', wheel_name, server)
-    assert "PyBullet comes from tester/thinkact-wheels on the Hub, checked by this machine's record" in second and 'building' not in second and "b'built'" in second
-    third = fetched(tmp_path, tmp_path/'c', wheel_name, server, machine='another', THINKACT_WHEEL=BUILT)
-    assert 'checked by your secret THINKACT_WHEEL' in third and 'building' not in third
+@pytest.mark.parametrize('mine', PYBULLET)
+def test_a_machine_that_has_a_pybullet_keeps_it(mine, monkeypatch):
+    "Guard: pip puts one distribution's files over the other's, and removing either takes the module away."
+    monkeypatch.setattr(colab.importlib.metadata, 'requires', lambda name: ['pybullet-arm64==3.2.8' if mine == 'pybullet' else 'pybullet>=3.2.7', 'trl>=1.16'])
+    assert colab.wanted({mine: '3.2.8', 'trl': '1.0'}) == ['trl>=1.16']
+    assert len(colab.wanted({'trl': '1.0'})) == 2
+    monkeypatch.setattr(colab.importlib.metadata, 'requires', lambda name: [f'{mine}>=3.2.7'])
+    assert colab.wanted({mine: '3.2.5'}) == [f'{mine}>=3.2.7']  # an old one of the same name is asked for as before
 
 
-def test_a_wheel_that_nobody_vouches_for_is_not_even_fetched(tmp_path, wheel_name):
-    "Guard: a wheel with its SHA-256 beside it in the same repository passed as checked, and what was in it ran at the next start of Python."
-    server = hub.serve()
-    server.repositories['model', 'tester/thinkact-wheels'] = planted = hub.Repository(True)
-    planted.commit('planted', {wheel_name: b'evil', f'{wheel_name}.sha256': hashlib.sha256(b'evil').hexdigest().encode()})
-    said = fetched(tmp_path, tmp_path/'a', wheel_name, server)
-    assert 'no record of yours names it' in said and "b'built'" in said and 'comes from' not in said
-    assert not [path for _, path, _ in server.log if '/resolve/' in path]
-    assert planted.files[wheel_name] == b'evil' and 'remove the repository' in said   # nor written over
+@pytest.mark.parametrize('there', [('pybullet',), ('pybullet-arm64',), PYBULLET, ()])
+def test_receipts_name_whichever_pybullet_is_there(there, monkeypatch):
+    "Guard: with pybullet-arm64 installed, `thinkact env` and receipts said that PyBullet was missing."
+    monkeypatch.setattr(env, '_version', lambda name: '3.2.8' if name in there else None)
+    found = {name: version for name, version in env.hardware()['versions'].items() if 'bullet' in name}
+    assert found == (dict.fromkeys(there, '3.2.8') or {'pybullet': None})
 
 
-def test_a_wheel_that_is_not_what_the_hub_says_is_built_anew(tmp_path, wheel_name, monkeypatch):
-    "Guard: the hash that the Hub tells is compared, and then the wheel itself."
-    server = hub.serve()
-    fetched(tmp_path, tmp_path/'a', wheel_name, server)
-    entry = hub.Repository.entry
-    monkeypatch.setattr(hub.Repository, 'entry', lambda self, path, data: entry(self, path, b'built' if path.endswith('.whl') else data) | dict(size=len(data)))
-    server.repository('tester/thinkact-wheels').files[wheel_name] = b'other'
-    again = fetched(tmp_path, tmp_path/'b', wheel_name, server)
-    assert 'comes from' not in again and "b'built'" in again
+def test_no_command_of_the_project_puts_one_pybullet_over_the_other():
+    "Guard: `make bench` installed panda-gym with what it depends on, the official pybullet."
+    pip = [line for line in (ROOT/'Makefile').read_text(encoding='utf-8').splitlines() if 'pip install' in line and 'panda-gym' in line]
+    assert pip and all('--no-deps' in line for line in pip)
 
 
-def test_a_public_repository_of_wheels_is_neither_read_nor_written(tmp_path, wheel_name):
-    "Guard: an existing public repository was used without a word."
-    server = hub.serve()
-    server.repositories['model', 'tester/thinkact-wheels'] = public = hub.Repository(False)
-    public.commit('planted', {wheel_name: b'built'})
-    said = fetched(tmp_path, tmp_path/'a', wheel_name, server, THINKACT_WHEEL=BUILT)
-    assert 'tester/thinkact-wheels is public' in said and 'building PyBullet' in said and len(public.commits) == 2
+@pytest.fixture
+def machine(monkeypatch):
+    "As much of Colab as `install` asks: what is installed before and after, and what pip was told."
+    told, has = [], [{'torch': '2.11.0+cu130', 'trl': '1.0', 'torchao': '0.10.0'}, {'torch': '2.11.0+cu130', 'trl': '1.16.0', 'pybullet-arm64': '3.2.8'}]
+    monkeypatch.setattr(colab, 'installed', lambda: has.pop(0))
+    monkeypatch.setattr(colab, 'pip', lambda *words: told.append(words))
+    monkeypatch.setattr(colab, 'wanted', lambda *_: ['pybullet-arm64==3.2.8', 'trl>=1.16'])
+    monkeypatch.setattr(colab, 'other_runtime', lambda *_: None)
+    monkeypatch.setenv('PYTORCH_CUDA_ALLOC_CONF', '')
+    return told
 
 
-def test_a_wheel_on_your_drive_comes_with_its_record(tmp_path, wheel_name):
-    "Guard: Drive keeps wheel and record, and its record vouches for the same wheel on the Hub."
-    server, drive = hub.serve(), tmp_path/'drive'
-    drive.mkdir()
-    first = fetched(tmp_path, tmp_path/'a', wheel_name, server, drive='drive')
-    assert 'kept for the next notebook in Google Drive' in first
-    second = fetched(tmp_path, tmp_path/'b', wheel_name, server, machine='another', drive='drive')
-    assert 'PyBullet comes from Google Drive, checked by Google Drive' in second and 'building' not in second
-    (drive/'thinkact-wheels'/wheel_name).write_bytes(b'cut short')
-    third = fetched(tmp_path, tmp_path/'c', wheel_name, server, machine='a third', drive='drive')
-    assert 'PyBullet comes from tester/thinkact-wheels on the Hub, checked by Google Drive' in third and "b'built'" in third
+def test_the_install_cell_asks_pip_twice_and_says_what_it_did(machine, capsys):
+    colab.install()
+    assert [words[0] for words in machine] == ['install', 'uninstall'] and machine[0][-2:] == ('pybullet-arm64==3.2.8', 'trl>=1.16') and machine[1][-1] == 'torchao'
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith('ready after 0 s: physics by pybullet-arm64 3.2.8; 1 packages are new; replaced: torchao 0.10.0 → removed, trl 1.0 → 1.16.0;')
+    assert not [line for line in said if 'build' in line]
 
 
-def test_without_a_login_or_with_a_hub_that_refuses_the_wheel_is_built(tmp_path, wheel_name):
-    assert 'To keep it for the next notebook, mount Google Drive or log in' in fetched(tmp_path, tmp_path/'a', wheel_name, hub.serve(), token='')
-    refusing = hub.serve(refuse=lambda method, path: 503 if 'thinkact-wheels' in path or path.endswith('create') else None)
-    assert "b'built'" in fetched(tmp_path, tmp_path/'b', wheel_name, refusing)
+def test_a_build_is_announced(machine, capsys, monkeypatch):
+    monkeypatch.setattr(colab, 'must_build', lambda lines: True)
+    colab.install()
+    assert capsys.readouterr().out.startswith('no wheel of PyBullet for this machine: pip builds it')
 
 
-def test_a_wheel_for_another_python_does_not_fit(wheel_name):
-    assert not colab.fits(wheel_name.replace(f'cp{sys.version_info[0]}{sys.version_info[1]}', 'cp39'))
-    assert not colab.fits(wheel_name.replace(os.uname().machine, 'riscv'))
+@pytest.mark.parametrize('torch, python, expected', [
+    ('2.11.0+cu128', '3.13', True), ('2.11.0+cu130', '3.13', True), ('2.12.0+cu130', '3.13', True), ('2.15.0+cu132', '3.13', True), ('2.14.1', '3.13', True),
+    ('2.12.0+cu129', '3.13', False), ('2.10.0+cu128', '3.13', False), ('2.11.0+cu128', '3.12', False), ('2.15.0+cu130', '3.14', False), ('2.1.0', '3.13', False)])
+def test_a_runtime_that_is_expected_next_is_no_surprise(torch, python, expected):
+    said = colab.other_runtime({'torch': torch}, python)
+    assert (said is None) == expected
+    assert expected or f'Python {python} and torch {torch}' in said and 'Runtime version' in said
+    assert 'torch none' in colab.other_runtime({}, python)
 
 
 def test_everything_is_held_but_what_may_change():
@@ -137,7 +123,7 @@ def test_a_package_that_peft_refuses_is_taken_away(monkeypatch):
 
 def test_what_the_install_cell_installs_is_what_settings_say():
     names = {r.split('>')[0].split('<')[0].split('=')[0].split('!')[0] for r in colab.requirements()}
-    assert {'torch', 'trl', 'optuna', 'pybullet'} <= names and not names & {'nbdev', 'ray', 'ipywidgets', 'pytest'}
+    assert {'torch', 'trl', 'optuna'} <= names and len(names & set(PYBULLET)) == 1 and not names & {'nbdev', 'ray', 'ipywidgets', 'pytest'}
 
 
 def test_each_notebook_has_the_same_install_cell_and_a_changed_one_is_found():
@@ -181,8 +167,8 @@ def test_a_full_disk_is_seen_before_the_download(monkeypatch):
 
 def test_a_notebook_shows_one_line_of_a_user_error():
     code = 'from thinkact_nb.env import get_profile; get_profile("huge")'
-    env = {k: v for k, v in os.environ.items() if k != 'VIRTUAL_ENV'} | dict(PYTHONPATH=str(ROOT))
-    done = subprocess.run([sys.executable, '-m', 'IPython', '--colors=NoColor', '-c', code], capture_output=True, text=True, env=env)
+    clean = {k: v for k, v in os.environ.items() if k != 'VIRTUAL_ENV'} | dict(PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, '-m', 'IPython', '--colors=NoColor', '-c', code], capture_output=True, text=True, env=clean)
     assert (done.stdout + done.stderr).strip() == "unknown profile 'huge': choose from tiny, t4, large, gemma4"
 
 

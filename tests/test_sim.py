@@ -3,6 +3,7 @@ SECONDS in the environment makes the check that kills workers longer."""
 import contextlib
 import hashlib
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import fingerprint
 import gymnasium
 import numpy as np
 import psutil
@@ -58,6 +60,39 @@ def test_a_new_world_gives_the_same_episode():
         world = World()
         assert world.reset(scene).run(solve(scene)) == run_episode((scene, solve(scene)))
         world.close()
+
+
+@pytest.mark.skipif(platform.system() != 'Linux' or platform.machine() != 'x86_64', reason='fingerprint.txt is of Linux on x86_64')
+def test_this_pybullet_gives_the_bits_of_the_tables():
+    "60 episodes and pictures, as tests/fingerprint.txt keeps them."
+    kept = fingerprint.FILE.read_text(encoding='utf-8').splitlines()
+    moved = fingerprint.moved(kept, [fingerprint.play(*job) for job in fingerprint.jobs()])
+    if moved: pytest.fail(moved, pytrace=False)
+
+
+def test_a_pybullet_that_moves_bits_is_named_in_one_line(monkeypatch):
+    "A shorter step of time moves physics, brighter pixels a picture."
+    jobs = fingerprint.jobs()[:2]
+    kept = [fingerprint.play(*job) for job in jobs]
+    assert fingerprint.moved(kept, kept) == ''
+    world = pools.own_world()
+    world._call(pybullet.setPhysicsEngineParameter, fixedTimeStep=1/239)
+    try: harder = [fingerprint.play(*job) for job in jobs]
+    finally: world._call(pybullet.setPhysicsEngineParameter, fixedTimeStep=1/240)
+    said = fingerprint.moved(kept, harder)
+    assert 'moves bits: of 2 episodes 2 end otherwise and 0 look otherwise' in said and 'the first is put_on L0 1' in said and '\n' not in said
+    render = World.render
+    monkeypatch.setattr(World, 'render', lambda self: render(self) + np.uint8(1))
+    assert 'of 2 episodes 0 end otherwise and 2 look otherwise' in fingerprint.moved(kept, [fingerprint.play(*job) for job in jobs])
+
+
+def test_pixels_are_the_same_from_a_pybullet_without_numpy(monkeypatch):
+    "Guard: such a PyBullet gives a tuple; the picture is the same, and may be written to."
+    world, camera = pools.own_world().reset(SCENES[0]), pybullet.getCameraImage
+    image = world.render(64)
+    monkeypatch.setattr(pybullet, 'getCameraImage', lambda *a, **k: tuple(tuple(np.ravel(part).tolist()) if i == 2 else part for i, part in enumerate(camera(*a, **k))))
+    bare = world.render(64)
+    assert (bare == image).all() and bare.dtype == image.dtype == np.uint8 and bare.flags.writeable and image.flags.writeable
 
 
 def test_perturbations_change_the_picture_and_not_the_physics():

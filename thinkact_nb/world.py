@@ -168,7 +168,8 @@ def render(self:World,
     draws = pybullet.ER_BULLET_HARDWARE_OPENGL if self.egl else pybullet.ER_TINY_RENDERER
     picture = self._call(pybullet.getCameraImage, size, size, *matrices, shadow=0, renderer=draws, **lamp)
     if textured: self._call(pybullet.changeVisualShape, self.table, -1, textureUniqueId=-1, rgbaColor=(*TABLE, 1))
-    return np.array(picture[2], np.uint8).reshape(size, size, 4)[..., :3]
+    pixels = bytearray(picture[2])  # a tuple where PyBullet was built without NumPy
+    return np.frombuffer(pixels, np.uint8).reshape(size, size, 4)[..., :3]
 
 # %% ../nbs/01a_world.ipynb #01e00002
 @patch

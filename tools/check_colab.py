@@ -43,14 +43,20 @@ LIST = 'import importlib.metadata, json; print(json.dumps({d.metadata["Name"].lo
 def run(*words, **settings): return subprocess.run([str(w) for w in words], check=True, text=True, **settings)
 
 
-def image(python):
-    "A Python with Colab's packages, made once."
-    if (HERE/'image'/'ready').exists(): return
-    shutil.rmtree(HERE/'image', ignore_errors=True)
-    run(python, '-m', 'venv', HERE/'image')
-    run(HERE/'image/bin/python', '-m', 'pip', 'install', '-q', 'pip==24.1.2')
-    run(HERE/'image/bin/python', '-m', 'pip', 'install', '-q', '-r', ROOT/'tests/colab.txt')
-    (HERE/'image'/'ready').touch()
+def image(python, torch=''):
+    "A Python with Colab's packages, or with another torch among them, made once for each list."
+    lines = (ROOT/'tests/colab.txt').read_text(encoding='utf-8').splitlines()
+    if torch: lines = [f'torch=={torch}', 'torchvision', *(line for line in lines if not line.startswith(('torch==', 'torchvision==')))]
+    folder, listed = HERE/('image' + torch), '\n'.join(lines)
+    ready = folder/'ready'
+    if ready.exists() and ready.read_text(encoding='utf-8') == listed: return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    run(python, '-m', 'venv', folder)
+    run(folder/'bin/python', '-m', 'pip', 'install', '-q', 'pip==24.1.2')
+    (wanted := HERE/'wanted.txt').write_text(listed, encoding='utf-8')
+    run(folder/'bin/python', '-m', 'pip', 'install', '-q', '-r', wanted)
+    ready.write_text(listed, encoding='utf-8')
+    return folder
 
 
 class Failed(Exception): "What went wrong on a machine."
@@ -64,18 +70,18 @@ class Bench:
     "What all machines share."
     wheel: Path
     hub: object
-    secret: str = ''  # the SHA-256 of the wheel that the first machine built, as a user would put it into Colab's secrets
+    image: Path  # the Python that machines are copies of
 
     def environment(self, home):
         kept = {k: v for k, v in os.environ.items() if k in ('PATH', 'LANG') or k.startswith(('PIP_', 'SSL', 'REQUESTS'))}
         return kept | loopback.client(self.hub, home/'hf') | dict(HOME=str(home), COLAB_RELEASE_TAG='release-colab', COLAB_GPU='', IN_TEST='1', JUPYTER_PLATFORM_DIRS='1', OMP_NUM_THREADS='1',
-                                                                  PIP_CACHE_DIR=str(HERE/'pip'), TOKENIZERS_PARALLELISM='false', **dict(THINKACT_WHEEL=self.secret) if self.secret else {})
+                                                                  PIP_CACHE_DIR=str(HERE/'pip'), TOKENIZERS_PARALLELISM='false')
 
     def machine(self, name):
         "Run a notebook on a fresh machine: what it printed, seconds, seconds of the install cell, packages replaced."
         home, python, start = HERE/'home', HERE/'machine/bin/python', time.monotonic()
         for folder in (home, HERE/'machine'): shutil.rmtree(folder, ignore_errors=True)
-        run('cp', '-al', HERE/'image', HERE/'machine')
+        run('cp', '-al', self.image, HERE/'machine')
         (work := home/'content').mkdir(parents=True)
         text = (ROOT/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8')
         nb, cfg = json.loads(text), get_config()
@@ -91,31 +97,32 @@ class Bench:
         changed = {k: (v, after.get(k)) for k, v in before.items() if after.get(k) != v}
         if wrong := changed.keys() - {*MAY_CHANGE, *TOO_OLD}: raise Failed(f'the install cell replaced {", ".join(sorted(wrong))}')
         said = text_of(json.loads((HERE/f'{name}.out.ipynb').read_text()))
-        if told := re.search('THINKACT_WHEEL = ([0-9a-f]{64})', said): self.secret = told[1]
+        if not re.search(r'physics by pybullet\S* \d', said): raise Failed('the install cell names no PyBullet')
         return said, round(time.monotonic() - start), int(re.search(r'ready after (\d+) s', said)[1]), changed
 
 
 def table(rows, python, packages):
-    lines = [f'Last run: {date.today()}, Python {python}, torch {packages["torch"]} kept, {len(rows)} machines, all passed.', '', '| notebook | machine | install, s | in all, s | PyBullet |', '|---|---|---|---|---|']
-    return '\n'.join(lines + [f'| {name} | {which} | {install} | {seconds} | {pybullet} |' for name, which, install, seconds, pybullet in rows])
+    lines = [f'Last run: {date.today()}, Python {python}, torch {packages["torch"]} kept, {len(rows)} machines, all passed. The first found nothing in the cache of `pip`.', '', '| notebook | machine | install cell, s | in all, s |', '|---|---|---|---|']
+    return '\n'.join(lines + [f'| {name} | {which} | {install} | {seconds} |' for name, which, install, seconds in rows])
 
 
 def main(
     names: tyro.conf.Positional[tuple[str, ...]] = (),  # notebooks without .ipynb; none: all
     python: str = 'python3.13',      # for the image
+    torch: str = '',                 # another torch than Colab's, as it may have next
     seed: int = 0,                   # of the order
     write: Annotated[bool, tyro.conf.arg(help='put the table into CONTRIBUTING.md')] = False,
 ):
-    image(python)
-    shutil.rmtree(HERE/'dist', ignore_errors=True)
+    base = image(python, torch)
+    for old in ('dist', 'pip'): shutil.rmtree(HERE/old, ignore_errors=True)
     run(sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', HERE/'dist', ROOT)
-    bench = Bench(next((HERE/'dist').glob('*.whl')), loopback.serve())
+    bench = Bench(next((HERE/'dist').glob('*.whl')), loopback.serve(), base)
     shutil.rmtree(HERE/'begun', ignore_errors=True)
     run(sys.executable, '-c', BEGIN, HERE/'begun'/'run', REPOSITORY, env=os.environ | loopback.client(bench.hub, HERE/'begun'/'hf') | dict(PYTHONPATH=str(ROOT)))
     order, rows = sorted(names) or [p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))], []
     failed = []
     random.Random(seed).shuffle(order)
-    version = run(HERE/'image/bin/python', '-V', capture_output=True).stdout.split()[1]
+    version = run(base/'bin/python', '-V', capture_output=True).stdout.split()[1]
     for which, some in (('first', order), ('second', [n for n in AGAIN if n in order])):
         for name in some:
             commits = len(bench.hub.repository(REPOSITORY).commits)
@@ -124,16 +131,15 @@ def main(
                 print(f'{name} on the {which} machine: {e}', flush=True)
                 failed.append(name)
                 continue
-            pybullet = 'from the Hub' if 'PyBullet comes from' in said else 'built'
-            rows.append((name, which, install, seconds, pybullet))
-            print(f'{name:10} {which:6} {seconds:5} s, install {install} s, PyBullet {pybullet}, replaced {", ".join(f"{k} {a} → {b}" for k, (a, b) in changed.items())}', flush=True)
+            rows.append((name, which, install, seconds))
+            print(f'{name:10} {which:6} {seconds:5} s, install {install} s, replaced {", ".join(f"{k} {a} → {b}" for k, (a, b) in changed.items())}', flush=True)
             if which == 'first': continue
             new = {title for title, _ in bench.hub.repository(REPOSITORY).commits[commits:]} - {'eval'}
             if f'from {REPOSITORY}' not in said or new:
                 print(f'{name}: the second machine ' + (f'made again what was there: {new}' if new else 'took nothing from the Hub'))
                 failed.append(name)
     if failed: sys.exit(f'failed: {", ".join(failed)}')
-    print(found := table(rows, version, json.loads(run(HERE/'image/bin/python', '-c', LIST, capture_output=True).stdout)))
+    print(found := table(rows, version, json.loads(run(base/'bin/python', '-c', LIST, capture_output=True).stdout)))
     if write:
         text = (file := ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
         file.write_text(re.sub(r'(?s)(<!-- test-colab -->\n).*?(<!-- end -->)', lambda m: f'{m[1]}{found}\n{m[2]}', text), encoding='utf-8')
