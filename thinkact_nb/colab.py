@@ -127,7 +127,7 @@ def install(
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # else memory goes to pieces
     warning, lines = other_runtime(before), wanted(before, extras)
     if warning: print(warning)
-    if must_build(lines): print("no wheel of PyBullet for this machine: pip builds it, up to twenty minutes", flush=True)
+    if must_build(lines): print("no wheel of PyBullet for this machine: pip builds it, up to 20 minutes", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "held.txt"
         rules.write_text("\n".join(held(before)), encoding="utf-8")
