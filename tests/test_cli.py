@@ -214,7 +214,7 @@ OWN = """
 from thinkact_nb.sim import TASKS, Task
 TASKS['mine'] = Task('put a named block on a named pad', TASKS['put_on'].sample, ('Lay the {block} on the {pad}.', 'The {block} goes on the {pad}.', 'Let the {block} lie on the {pad}.'))
 from thinkact_nb.store import add_algorithm
-add_algorithm('ppo+mine', 'adapter of mine', num_generations=1, lam=.5)
+add_algorithm('mine+lam', 'adapter of mine', baseline='critic', lam=.5)
 """
 IN_KOREAN = """
 from thinkact_nb.share import ASKED_IN_KOREAN
@@ -234,8 +234,8 @@ from thinkact_nb.store import SHIPPED, Store
 scene = make_scene('mine', 'L0', 3)
 told = facts([expert(scene), '.'], scene)
 store = Store('run', replace(PROFILES['tiny'], rl_batch=8, rl_micro_batch=4, max_new_tokens=24), shipped=True)
-log = train_rl(store, SimPool(0), 'ppo+mine', updates=1, tasks=('mine',))
-print('ppo+mine' in ARMS, told.shape == (2, FACTS), told[1].sum() == 8, len(log) == 1, store.has('rl/ppo+mine'))
+log = train_rl(store, SimPool(0), 'mine+lam', updates=1, tasks=('mine',))
+print('mine+lam' in ARMS, told.shape == (2, FACTS), told[1].sum() == 8, len(log) == 1, store.has('rl/mine+lam'), (store.run/'rl/mine+lam/value_head.safetensors').exists())
 """
 WITHOUT_TORCH = """
 import sys
@@ -353,13 +353,13 @@ def test_an_algorithm_and_a_task_of_the_users_own_are_trained_and_reported(tmp_p
     "Guard: a name was written in six places, and whoever forgot one had an algorithm without a report."
     (tmp_path/'mine.py').write_text(OWN)
     done = python(USES + TRAINED, cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.split()[-5:] == ['True'] * 5, done.stdout + done.stderr
-    for words in (['eval', '--n', '2', '--arms', 'expert', 'ppo+mine', '--tasks', 'mine'], ['report', '--no-video']):
+    assert done.returncode == 0 and done.stdout.split()[-6:] == ['True'] * 6, done.stdout + done.stderr
+    for words in (['eval', '--n', '2', '--arms', 'expert', 'mine+lam', '--tasks', 'mine'], ['report', '--no-video']):
         done = thinkact(*words, '--use', 'mine.py', '--run', 'run', cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert 'ppo+mine' in (tmp_path/'run'/'report'/'index.html').read_text()
-    refused(thinkact('eval', '--arms', 'ppo+mine', '--run', 'run', cwd=tmp_path), 'ppo+mine')
-    assert 'ppo+mine' in python(USES + 'from thinkact_nb.cli import main; main()', 'ppo', '--help', cwd=tmp_path).stdout
+    assert 'mine+lam' in (tmp_path/'run'/'report'/'index.html').read_text()
+    refused(thinkact('eval', '--arms', 'mine+lam', '--run', 'run', cwd=tmp_path), 'mine+lam')
+    assert 'mine+lam' in python(USES + 'from thinkact_nb.cli import main; main()', 'ppo', '--help', cwd=tmp_path).stdout
 
 
 def test_exports(tmp_path):

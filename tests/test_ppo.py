@@ -22,6 +22,7 @@ from thinkact_nb import algorithms, critic, ledger, ppo, sim
 from thinkact_nb import trainer as rl
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.data import expert
+from thinkact_nb import store as stores
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.words import chat, load_processor
@@ -447,6 +448,21 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(tmp_path):
     pairs = [(a, b) for a, b in zip(*seen) if b is not None]
     assert max(b.abs().max().item() for _, b in pairs) > 0
     for a, b in pairs: torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_an_algorithm_learns_by_its_baseline_whatever_its_name(tmp_path, monkeypatch):
+    "Guard: one of one's own whose name did not begin with ppo had no critic, and every advantage was 0 without a word."
+    monkeypatch.setitem(stores.ALGORITHMS, 'mine', None), monkeypatch.setitem(stores.MAKES, 'rl/mine', None)  # gone afterwards
+    stores.add_algorithm('mine', 'adapter of mine', baseline='critic', lam=.9)
+    trainer, _ = bandit('mine', tmp_path, 1, lambda right: 2*right - 1)
+    trainer.train()
+    assert trainer.value_head and trainer.rollout.batch['advantages'].abs().max() > 0
+
+
+@pytest.mark.parametrize('settings, said', [({}, 'has no baseline'), (dict(baseline='ppo'), 'has no baseline'), (dict(baseline='group', num_generations=1), 'num_generations=2')])
+def test_an_algorithm_that_could_learn_nothing_is_refused_in_one_line(settings, said):
+    with pytest.raises(UserError, match=said) as refused: stores.add_algorithm('mine', 'adapter of mine', **settings)
+    assert '\n' not in str(refused.value) and 'mine' not in stores.ALGORITHMS and 'rl/mine' not in stores.MAKES
 
 
 def test_value_head_is_saved_and_restored_bit_by_bit(tmp_path):

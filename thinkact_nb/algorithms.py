@@ -10,8 +10,8 @@ __all__ = ['MINIBATCHES', 'SAVE_EVERY', 'PPOConfig', 'rl_config', 'Rollout', 'so
 from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from trl import GRPOConfig
-from .env import Profile
-from .store import ALGORITHMS
+from .env import Profile, UserError
+from .store import ALGORITHMS, BASELINES
 from .sim import Scene
 
 # %% ../nbs/05e_algorithms.ipynb #e6b06001
@@ -19,6 +19,7 @@ from .sim import Scene
 class PPOConfig(GRPOConfig):
     "TRL's settings and those of PPO."
     algorithm: str = "ppo"              # a name in `ALGORITHMS`
+    baseline: str = "critic"            # what a reward is compared with: one of `BASELINES`
     gamma: float = 1.                   # discount per token
     lam: float = 1.                     # λ of `gae`
     turn_lam: float = 1.                # λ from a turn to the next, where a scene has several (07e)
@@ -42,6 +43,9 @@ class PPOConfig(GRPOConfig):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
         self.num_generations = texts
+        if self.baseline not in BASELINES: raise UserError(f"baseline {self.baseline!r}: choose from {', '.join(BASELINES)}")
+        if self.baseline != "critic" and texts < 2:
+            raise UserError(f"{self.algorithm} compares the texts of a scene, and there is one: give num_generations=2 or more")
         if self.top_p != 1 or self.top_k or self.min_p or self.repetition_penalty != 1:
             raise ValueError("texts must come from the policy that learns from them: leave out top_p, top_k, min_p "
                              "and repetition_penalty")

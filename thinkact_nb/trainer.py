@@ -58,7 +58,7 @@ class PPOTrainer(GRPOTrainer):
                 parameter.data = exact[name.removesuffix("ref") + "default"].clone()
         self._seconds, self._seen, self._kept = {}, Seen(), {}
         self.model.generate = partial(_generate, self.model)  # TRL asks it for texts
-        if not self.args.algorithm.startswith("ppo"): return
+        if self.args.baseline != "critic": return
         width = self.model.get_base_model().config.get_text_config().hidden_size
         head = ValueHead(width, self.told * self.args.privileged)
         self.model.add_module("value_head", head.to(self.accelerator.device))
@@ -230,7 +230,7 @@ def _generate_and_score_completions(self:PPOTrainer, inputs):
     if self.beta:
         gap = (out["ref_per_token_logps"] - rollout.old) * rollout.mask
         self._put(ref_kl=self._moments(gap.exp() - gap - 1, rollout.mask)[0])
-    if self.args.algorithm == "rloo":
+    if self.args.baseline == "others":
         out["advantages"] = out["advantages"] * self.num_generations / (self.num_generations - 1)
     if self.value_head: out |= self._targets(rollout, inputs)
     return out
