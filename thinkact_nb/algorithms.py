@@ -43,9 +43,10 @@ class PPOConfig(GRPOConfig):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
         self.num_generations = texts
-        if self.baseline not in BASELINES: raise UserError(f"baseline {self.baseline!r}: choose from {', '.join(BASELINES)}")
+        if self.baseline not in BASELINES:
+            raise UserError(f"baseline {self.baseline!r}: choose from {', '.join(BASELINES)}")
         if self.baseline != "critic" and texts < 2:
-            raise UserError(f"{self.algorithm} compares the texts of a scene, and there is one: give num_generations=2 or more")
+            raise UserError(f"{self.algorithm} compares the texts of a scene: give num_generations=2 or more")
         if self.top_p != 1 or self.top_k or self.min_p or self.repetition_penalty != 1:
             raise ValueError("texts must come from the policy that learns from them: leave out top_p, top_k, min_p "
                              "and repetition_penalty")
