@@ -165,6 +165,31 @@ def test_progress_bars_are_not_kept():
     assert tidy([stream('/home/me/lib.py:3: FutureWarning\n', 'stderr')]) == []
 
 
+def test_run_notebooks_keeps_texts_as_lines_and_pictures_as_they_are():
+    "Guard: an SVG was one line of 60,000 characters."
+    from run_notebooks import tidy
+    shown = dict(output_type='display_data', data={'image/svg+xml': '<svg>\n</svg>', 'text/plain': 'a\nb', 'image/png': 'iVBO\n'})
+    assert tidy([shown])[0]['data'] == {'image/svg+xml': ['<svg>\n', '</svg>'], 'text/plain': ['a\n', 'b'], 'image/png': 'iVBO\n'}
+
+
+@pytest.mark.parametrize('directives, left', [({'eval:': ['false']}, True), ({'eval': 'false'}, True), ({'eval:': ['False']}, True), ({'cuda': []}, True), ({'cuda': ''}, True),
+                                              ({'eval:': ['true']}, False), ({'export': []}, False), ({}, False)])
+def test_run_notebooks_reads_directives_of_nbdev_2_and_3(directives, left):
+    "Guard: under nbdev 3 it would have run the install cell."
+    from run_notebooks import left_out
+    assert left_out(directives, {'cuda', 'slow'}) == left
+
+
+@pytest.mark.parametrize('path', sorted((ROOT/'nbs').glob('*.ipynb')), ids=lambda p: p.stem)
+def test_every_cell_has_an_id_of_its_own_and_texts_are_lines(path):
+    "Guard: one id stood twice in 07d_turns, and two SVGs were one line each; nbdev 3 changes both."
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    assert len({cell['id'] for cell in cells}) == len(cells)
+    kept = [(cell['id'], kind) for cell in cells for out in cell.get('outputs', []) for kind, body in out.get('data', {}).items()
+            if isinstance(body, str) and kind.startswith(('text/', 'image/svg'))]
+    assert not kept
+
+
 def test_run_notebooks_replaces_outputs(project):
     path = project/'nbs/00_first.ipynb'
     nb = json.loads(path.read_text())

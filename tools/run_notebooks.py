@@ -9,6 +9,7 @@ from pathlib import Path
 from nbdev.config import get_config
 
 BAR = re.compile(r'\d+%\|.*\|')
+TEXTS = ('text/', 'image/svg')  # kept as lists of lines, so that a change shows as a changed line
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 
@@ -27,8 +28,16 @@ def tidy(outputs):
             if not (body := settled(o['text'])): continue
             o['text'] = (body + '\n').splitlines(True)
         elif WIDGET in o.get('data', {}) and BAR.search(''.join(o['data'].get('text/plain', ''))): continue
+        data = o.get('data', {})
+        data |= {kind: body.splitlines(True) for kind, body in data.items() if isinstance(body, str) and kind.startswith(TEXTS)}
         kept.append(o)
     return kept
+
+
+def left_out(directives, flags):
+    "Whether nbdev_test leaves a cell out. `#| eval: false` is {'eval:': ['false']} in nbdev 2 and {'eval': 'false'} in nbdev 3."
+    said = directives.get('eval:', directives.get('eval', ''))
+    return ''.join(said).lower() == 'false' or bool(flags & directives.keys())
 
 
 def run(path, flags):
@@ -41,7 +50,7 @@ def run(path, flags):
     shell = CaptureShell(path, mpl_format='png')
     for cell, d in zip(nb.cells, directives):
         if cell.cell_type != 'code' or 'nbdev_export(' in cell.source: continue
-        if d.get('eval:', [''])[0].lower() == 'false' or flags & d.keys(): continue
+        if left_out(d, flags): continue
         cell.outputs = []
         shell.cell(cell)
         if shell.exc: sys.exit(f'{path.name}: cell {cell.idx_} ({cell.id}): {type(shell.exc).__name__}: {shell.exc}')
