@@ -10,7 +10,7 @@ __all__ = ['MINIBATCHES', 'SAVE_EVERY', 'PPOConfig', 'rl_config', 'Rollout', 'so
 from dataclasses import dataclass
 import numpy as np, pandas as pd, torch
 from trl import GRPOConfig
-from .env import Profile, UserError
+from .env import Profile, UserError, check_name
 from .store import ALGORITHMS, BASELINES
 from .sim import Scene
 
@@ -43,8 +43,7 @@ class PPOConfig(GRPOConfig):
         texts, self.num_generations = self.num_generations, 2  # TRL refuses 1: it has no other baseline than the group
         super().__post_init__()
         self.num_generations = texts
-        if self.baseline not in BASELINES:
-            raise UserError(f"baseline {self.baseline!r}: choose from {', '.join(BASELINES)}")
+        check_name("baseline", self.baseline, BASELINES)
         if self.baseline != "critic" and texts < 2:
             raise UserError(f"{self.algorithm} compares the texts of a scene: give num_generations=2 or more")
         if self.top_p != 1 or self.top_k or self.min_p or self.repetition_penalty != 1:
