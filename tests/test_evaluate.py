@@ -327,7 +327,7 @@ def test_the_committed_report_recomputes(tmp_path):
     "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
     found = report.findings(report.long_run(tmp_path/'run'))
     nbs = TABLES.parents[1]/'nbs'
-    page, cells = (nbs/'long_run.html').read_text(), json.loads((nbs/'09_report.ipynb').read_text())['cells']
+    page, cells = (nbs/'report_long_run.html').read_text(), json.loads((nbs/'09_report.ipynb').read_text())['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
     log = found['training']['ppo']
     charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]

@@ -145,6 +145,31 @@ def test_linkcheck(tmp_path):
     assert check(tmp_path, base) == [f'index.html: no such anchor: {base}/b.html#there']
 
 
+def test_a_link_that_says_report_leads_to_one(tmp_path):
+    "Guard: the report of the long run was replaced by a page of its name, and every link to it still led somewhere."
+    from linkcheck import REPORT, check
+    (tmp_path/'index.html').write_text('<a href="run.html">the report of the long run</a> <a href="run.html">06b</a> <a href="report.html">Report</a>')
+    (tmp_path/'report.html').write_text('<title>Experiment reports</title>')
+    (tmp_path/'run.html').write_text('<title>A long run</title>')
+    assert check(tmp_path) == ['index.html: says report and leads to none: run.html']
+    (tmp_path/'run.html').write_text(f'<title>{REPORT}</title>')
+    assert check(tmp_path) == []
+    assert f'{{% block title %}}{REPORT}{{% endblock %}}' in (ROOT/'thinkact_nb/templates/report.html').read_text(encoding='utf-8')
+
+
+def test_no_resource_shares_the_name_of_a_page(project):
+    "Guard: nbs/long_run.html was a report, and 06b_long_run.ipynb rendered over it."
+    quarto = project/'_quarto.yml'
+    quarto.write_text('project: {resources: [dot.svg, first.html, gone.html]}\n' + quarto.read_text())
+    (project/'nbs/first.html').write_text('<title>a report</title>')
+    status, said = run(project, 'build_site.py')
+    assert status == 1 and said.splitlines() == ['_quarto.yml: the resource first.html has the name of the page of 00_first.ipynb: rename the file',
+                                                 '_quarto.yml: the resource gone.html is not in nbs',
+                                                 'first.html: not the file of that name in nbs: does a page share its name?']
+    from linkcheck import resources
+    assert {'gallery.html', 'report_long_run.html', 'film.mp4'} <= set(resources(ROOT/'nbs')) and all((ROOT/'nbs'/name).is_file() for name in resources(ROOT/'nbs'))
+
+
 def test_outputs_on_a_page():
     from build_site import fence, output_markdown
     saved = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import lxml.html
 import pypandoc
 import yaml
-from linkcheck import check, site_url
+from linkcheck import check, overwritten, resources, site_url
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE/'page.html'
@@ -170,6 +170,8 @@ def build(cfg):
         front = bodies[nb.name][1]
         pages[nb.name] = front.get('output-file', f'{nb.stem}.html'), front.get('title', nb.stem)
 
+    owners = {page: name for name, (page, _) in pages.items()}
+    problems += [f'_quarto.yml: the resource {o} has the name of the page of {owners[o]}: rename the file' for o in resources(cfg.nbs_path) if o in owners]
     order = reading_order(items)
     problems += [f'_quarto.yml: the sidebar names {o}, and there is no such notebook' for o in order if o not in pages]
     problems += [f'_quarto.yml: {o} is not in the sidebar' for o in pages if o not in order]
@@ -195,7 +197,7 @@ def build(cfg):
         (site/pages[name][0]).write_text(page, encoding='utf-8')
         if page: found += search_entries(page, *pages[name])
     (site/'search.js').write_text(f'const SEARCH = {json.dumps(found, ensure_ascii=False)}\n', encoding='utf-8')
-    return problems + check(site, site_url())
+    return problems + check(site, site_url()) + overwritten(site, cfg.nbs_path)
 
 
 if __name__ == '__main__':
