@@ -1,6 +1,7 @@
 "The command line: bad input gives one line on stderr and exit status 2, and help needs nothing heavy."
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli, options
 from thinkact_nb.env import PROFILES
-from thinkact_nb.store import Store
+from thinkact_nb.store import SHIPPED, Store
 
 
 def python(code, *words, cwd=ROOT):
@@ -131,11 +132,10 @@ def test_bad_words_in_a_process(tmp_path):
     (['eval', '--arms', 'expert', 'rloo'], 'run `thinkact ppo --algo rloo'),
     (['eval', '--arms', 'mine=/nowhere'], 'no adapter_config.json in /nowhere'),
     (['eval', '--arms', 'expert', '--seed', '20000000'], 'validation split'),
-    (['report'], 'run `thinkact eval --run'),
     (['report', '--profile', 't4'], "is a run of profile 'tiny'"),
-    (['act', '--task', 'put_on', '--arm', 'sft'], 'run `thinkact sft --run'),
+    (['act', '--task', 'put_on', '--arm', 'grpo'], 'run `thinkact ppo --algo grpo --run'),
     (['export', '--to', 'files', '--out', 'made'], 'run `thinkact data --run'),
-    (['export', '--to', 'merged', '--out', 'made'], 'run `thinkact sft --run'),
+    (['export', '--to', 'merged', '--arm', 'sft-nothink', '--out', 'made'], 'run `thinkact sft --no-think --run'),
     (['export', '--to', 'merged', '--arm', 'expert', '--out', 'made'], 'has no adapter to merge'),
     (['eval', '--arms', 'expert', '--n', '900000', '--tasks', 'sort', '--seed', '39900000'], 'leave the test split'),
 ], ids=lambda o: ' '.join(o) if isinstance(o, list) else '')
@@ -329,6 +329,28 @@ def test_the_first_command_of_the_readme_needs_no_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "so the stand-in's that comes with thinkact_nb" in done.stdout + done.stderr
     assert 'policy       ppo' in done.stdout and 'action       pick' in done.stdout
+
+
+def test_what_comes_with_the_package_is_acted_evaluated_exported_and_reported(tmp_path):
+    "Guard: `act` took the shipped policy, and whoever then wanted to measure or export it was told to train one first."
+    for words, said in ((['report', '--no-video'], 'index.html'),
+                        (['eval', '--n', '2', '--tasks', 'put_on'], 'ppo '),
+                        (['act', '--task', 'put_on', '--seed', '7', '--arm', 'sft'], 'policy       sft'),
+                        (['export', '--to', 'merged', '--out', 'made'], 'made')):
+        done = thinkact(*words, cwd=tmp_path)
+        assert done.returncode == 0 and said in done.stdout, (words, done.stdout, done.stderr)
+        told = [line for line in done.stderr.splitlines() if 'comes with thinkact_nb' in line or "of the stand-in's demo run" in line]
+        assert len(told) == (2 if words[0] == 'eval' else 1), done.stderr  # one line for each adapter
+    assert (tmp_path/'made'/'model.safetensors').exists()
+    refused(thinkact('eval', '--arms', 'sft', '--run', 'typo', cwd=tmp_path), 'no run in typo')
+    assert not (tmp_path/'typo').exists()
+
+
+def test_a_run_with_an_adapter_of_its_own_is_not_filled_up(run, capfd):
+    "Guard: a table of one's own SFT beside the package's PPO would compare two trainings."
+    shutil.copytree(SHIPPED/'sft', Path(run)/'sft')
+    with pytest.raises(SystemExit) as stop: cli.main(['eval', '--arms', 'sft', 'ppo', '--n', '2', '--run', run])
+    refused(subprocess.CompletedProcess('eval', stop.value.code, *capfd.readouterr()), 'no PPO adapter in')
 
 
 def test_a_task_of_the_users_own_is_made_evaluated_and_acted(tmp_path):

@@ -14,8 +14,8 @@ from typing import Literal
 import tyro
 from fastcore.basics import patch
 from . import __version__
-from .env import (PROFILES, UserError, check_name, get_profile, hardware, one_line, quiet, rank,
-                             renderer, split_of)
+from .env import (UserError, check_name, get_profile, hardware, one_line, quiet, rank, renderer,
+                             split_of)
 from .files import disk_fault, whole
 from .store import SHIPPED_TURNS, Store
 from .pictures import film, png
@@ -84,16 +84,16 @@ def recorded(self:Act, scene):
 @patch
 def begin(self:Act):
     "The run; where there is none, one of the stand-in, which runs anywhere."
-    there = (Path(self.run) / "config.json").exists() or self.hub or self.profile
     free = self.table or not self.arm or self.arm in ("expert", "random")  # needs nothing that was trained
-    return self.store(new=bool(free), shipped=not self.arm, profile=None if there else PROFILES["tiny"])
+    return self.lent(new=bool(free))
 
 @patch
 def policy(self:Act, store, adapters):
     "Who acts: what was asked for, else the best of the run, else of the package, else the base."
-    mine = [a for a in ("ppo", "sft") if (store.run / adapters[a] / "adapter_config.json").exists()]
-    if self.arm or mine: return self.arm or mine[0]
-    if store.profile.model != "standin": return "base"
+    if self.arm: return self.arm
+    mine = next((arm for arm in ("ppo", "sft") if store.has(adapters[arm], "adapter_config.json")), None)
+    if mine: return mine
+    if not store.shipped: return "base"
     return f"turns={SHIPPED_TURNS}" if self.turns > 1 else "ppo"
 
 # %% ../nbs/12_cli.ipynb #ad78efae
@@ -163,7 +163,7 @@ class Export(Simulated):
     # a LeRobotDataset 3.0; PNG and JSONL; weights and processor for plain transformers
     to: Literal["lerobot", "files", "merged"]
     out: str  # folder, new or empty
-    arm: Text("NAME", "ppo, else sft", "of merged: the policy, as in eval") = None
+    arm: Text("NAME", "ppo, else sft, else those that come with the package", "of merged: the policy, as in eval") = None
 
     def check(self):
         super().check()
@@ -181,7 +181,7 @@ def merged(self:Export, store):
         from thinkact_nb.evaluate import ADAPTERS, adapter_of
         from thinkact_nb.release import merge
     there = [a for a in ("ppo", "sft") if (store.run / ADAPTERS[a] / "adapter_config.json").exists()]
-    arm = self.arm or next(iter(there), "sft")
+    arm = self.arm or next(iter(there), "ppo" if store.shipped else "sft")
     adapter = adapter_of(store, arm)
     if not adapter: raise UserError(f"arm {arm!r} has no adapter to merge: choose one that was trained")
     print(merge(store.profile, adapter, self.out))
@@ -189,8 +189,8 @@ def merged(self:Export, store):
 # %% ../nbs/12_cli.ipynb #6cd6fa80
 @patch
 def __call__(self:Export):
+    if self.to == "merged": return self.merged(self.lent())
     store = self.store()
-    if self.to == "merged": return self.merged(store)
     file = store.require("data", "train.parquet") / "train.parquet"
     from thinkact_nb.data import read_dataset
     from thinkact_nb.share import to_files, to_lerobot

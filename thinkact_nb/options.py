@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, get_profile, quiet,
                              rank, split_of)
 from .files import read_json, write_json
-from .store import MAKES, MODEL, Store, profile_fault
+from .store import ADAPTER, ALGORITHMS, MAKES, MODEL, Store, profile_fault
 from .report import COSTS
 
 # %% ../nbs/11c_options.ipynb #873cf8d1
@@ -176,6 +176,20 @@ def store(self:Common, new=False, shipped=False, profile=None) -> Store:
     if begins and self.set and not self.hub: asked = self.changed(asked or get_profile())
     store = Store(self.run, asked, self.hub, self.seed, new, public=self.public, shipped=shipped)
     if self.set: store.profile = self.changed(store.profile)
+    return store
+
+# %% ../nbs/11c_options.ipynb #1e470002
+@patch
+def lent(self:Common,
+    new=False # True: begin the run, wherever it is
+) -> Store:
+    "The run; while it has no adapter of its own, with the stand-in's that come with the package."
+    there = (Path(self.run) / "config.json").exists() or self.hub or self.profile
+    begins = new or self.run == Common.run  # a folder that was named is begun by its training
+    store = self.store(new=begins, profile=None if there else PROFILES["tiny"])
+    stages = ("sft", "sft-nothink", *(f"rl/{name}" for name in ALGORITHMS))
+    trained = any((store.run / stage / ADAPTER).exists() for stage in stages)
+    store.shipped = store.profile.model == "standin" and not trained and not self.hub
     return store
 
 # %% ../nbs/11c_options.ipynb #911f08f9

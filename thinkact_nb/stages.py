@@ -14,7 +14,7 @@ from typing import Literal
 from fastcore.basics import patch
 from .env import SPLITS, SPLIT_SIZE, UserError, check_name, quiet, say, split_of
 from .files import read_parquet
-from .store import ALGORITHMS, TOLD, Store
+from .store import ALGORITHMS, SHIPPED, TOLD, Store
 from .report import build_report
 from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
@@ -218,12 +218,13 @@ def scenes(self:Eval, split, n):
 # %% ../nbs/11d_stages.ipynb #b71e89bd
 @patch
 def __call__(self:Eval):
-    store = self.store()
+    store = self.lent()
     if "L4" in listed(self.levels): check_new_tasks(store, listed(self.tasks))
     with quiet():
         from thinkact_nb.evaluate import ADAPTERS, adapter_of, evaluate
         from thinkact_nb.think import THINKS, intervene, transplant
-    trained = [arm for arm, stage in ADAPTERS.items() if (store.run / stage / "adapter_config.json").exists()]
+    folder = SHIPPED if store.shipped else store.run
+    trained = [arm for arm, stage in ADAPTERS.items() if (folder / stage / "adapter_config.json").exists()]
     if (store.run / "sft" / TOLD).exists(): say("this run learned turns, and is judged here by its first look alone")
     arms = listed(self.arms) or ["expert", "random", "base", *trained]
     for arm in arms: adapter_of(store, arm)
@@ -265,7 +266,9 @@ class Report(Common):
     no_video: bool = False  # leave out the film of SFT and RL side by side
 
     def __call__(self):
-        store = self.store()
-        store.require("eval", "episodes.parquet")
+        store = self.lent()
+        if not store.shipped: store.require("eval", "episodes.parquet")
+        with quiet(): from thinkact_nb.evaluate import read_table
+        read_table(store)  # says so if they are the demo's
         with quiet(): made = build_report(store, not self.no_video)
         print(made)
