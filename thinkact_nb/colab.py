@@ -131,7 +131,7 @@ def install(
     with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "held.txt"
         rules.write_text("\n".join(held(before)), encoding="utf-8")
-        pip("install", "-c", str(rules), *lines)
+        pip("install", "--no-compile", "-c", str(rules), *lines)
     gone = refused(before)
     if gone: pip("uninstall", "-y", *gone)
     for module in sys.modules.keys() - imported: del sys.modules[module]
