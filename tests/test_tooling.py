@@ -227,6 +227,31 @@ def test_run_notebooks_replaces_outputs(project):
     assert run(project, 'run_notebooks.py') == (1, '00_first.ipynb: cell 3 (cell3): ZeroDivisionError: division by zero')
 
 
+def test_an_output_that_is_not_what_the_code_gives_is_found(project):
+    "Guard: 04 showed pictures of 160 px a day after its code drew larger ones, and 05 thinks that no rerun wrote."
+    path = project/'nbs/00_first.ipynb'
+    nb = json.loads(path.read_text())
+    def stored(text): nb['cells'][3]['outputs'] = [dict(output_type='execute_result', data={'text/plain': [text]}, metadata={})]
+    for text, status in (('4', 0), ('5', 1)):
+        stored(text)
+        write(path, nb)
+        kept = path.read_text()
+        assert run(project, 'run_notebooks.py', '--check')[0] == status and path.read_text() == kept
+    assert "cell cell3 says something else: '5' is now '4'" in run(project, 'run_notebooks.py', '--check')[1]
+    status, told = run(project, 'run_notebooks.py')
+    assert status == 0 and 'says something else' in told and run(project, 'run_notebooks.py', '--check')[0] == 0
+
+
+def test_what_legitimately_differs_between_two_runs_is_not_compared():
+    from run_notebooks import alike, said
+    shown = lambda text, html='': [dict(output_type='display_data', data={'text/plain': [text]} | ({'text/html': [html]} if html else {}))]
+    same = lambda a, b: alike(said(shown(*a)), said(shown(*b)))
+    assert same(['made in 2.5 s in /tmp/tmpab12cd34/run, 0x7f3a'], ['made in 31 s in /home/me/run, 0x11'])
+    assert same(['loss 0.12345'], ['loss 0.12346']) and not same(['loss 0.123'], ['loss 0.133']) and not same(['34 tokens'], ['32 tokens'])
+    page = lambda think, data: ['<IPython.core.display.HTML object>', f'<img src="data:image/png;base64,{data}"><p>{think}</p>']
+    assert same(page('a block', 'AAAA'), page('a block', 'BBBB')) and not same(page('a block', 'AAAA'), page('a pad', 'AAAA'))
+
+
 SUMS = """def add(a, b): return a + b
 def first(some): return some[0]
 def down(n):

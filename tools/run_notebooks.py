@@ -1,5 +1,6 @@
-"""Runs notebooks in order and keeps their outputs, without progress bars. With no names: all of nbs/ that carry a number.
-Cells that nbdev_test leaves out keep the outputs they have."""
+"""Runs notebooks in order and keeps their outputs, without progress bars, and says which of them say something else than before. With no names: start and
+all of nbs/ that carry a number. Cells that nbdev_test leaves out keep the outputs they have.
+With --check nothing is kept: outputs whose text is not what the code gives are named, and one is enough to fail; --fast: of the pages that take seconds."""
 import re
 import subprocess
 import sys
@@ -11,6 +12,14 @@ from nbdev.config import get_config
 BAR = re.compile(r'\d+%\|.*\|')
 TEXTS = ('text/', 'image/svg')  # kept as lists of lines, so that a change shows as a changed line
 WIDGET = 'application/vnd.jupyter.widget-view+json'
+# pages whose outputs hang on no model's arithmetic, which another processor rounds otherwise, and which take seconds
+FAST = ('00a_files', '00b_hub', '00c_store', '00d_checkpoints', '01_sim', '01b_tasks', '02c_words', '02d_shapes', '05c_ledger', '05d_verify', '06b_long_run', '06c_what_pays', '11c_options')
+VARIES = Path(__file__).parent/'varies.txt'
+# what a machine, a moment or a library's version decides: addresses, temporary folders, times, sizes of memory, pictures, names that pandas makes up
+DIFFERS = [(r'(?s)<style.*?</style>|data:[\w/+-]+;base64,[\w+/=]*|\bT_[0-9a-f]{5}\w*', ''), (r'\b0x[0-9a-fA-F]+', '0x…'), (r'/(?:tmp|home|root|Users|content|private|var|work)/[\w./+~-]*', '…'),
+           (r'\btmp\w{8}\b', '…'), (r'\b\d+(?:\.\d+)?(?= ?(?:s|ms|seconds?|minutes?|GB|GiB|MB)\b)', '…')]
+NUMBER = re.compile(r'-?\d+\.\d+(?:e[+-]?\d+)?')
+CLOSE = 1e-3  # of a number with decimals, which other processors round otherwise
 
 
 def settled(text):
@@ -40,33 +49,76 @@ def left_out(directives, flags):
     return ''.join(said).lower() == 'false' or bool(flags & directives.keys())
 
 
-def run(path, flags):
-    "Runs one notebook in this process and writes its outputs back; a failed cell leaves the file as it was."
+def said(outputs):
+    "The text of outputs, without what legitimately differs."
+    parts = []
+    for o in outputs:
+        data = o.get('data', {})
+        kinds = ['text/markdown', 'text/html'] if {'text/markdown', 'text/html'} & data.keys() and '<IPython' in ''.join(data.get('text/plain', '')) else ['text/plain']
+        parts += [''.join(o['text'])] if 'text' in o else [''.join(data[kind]) for kind in kinds if kind in data]
+    text = '\n'.join(part.rstrip('\n') for part in parts)
+    for pattern, instead in DIFFERS: text = re.sub(pattern, instead, text)
+    return ' '.join(text.split())
+
+
+def alike(a, b):
+    "Whether two texts say the same; numbers with decimals may differ in the last digits."
+    if NUMBER.sub('#', a) != NUMBER.sub('#', b): return False
+    pairs = zip(map(float, NUMBER.findall(a)), map(float, NUMBER.findall(b)))
+    return all(abs(x - y) <= CLOSE*max(1., abs(x), abs(y)) for x, y in pairs)
+
+
+def varying():
+    "{(page, cell)} of tools/varies.txt: `page | cell id | reason`."
+    rows = (line.split('|') for line in VARIES.read_text(encoding='utf-8').splitlines() if line.strip() and not line.startswith('#'))
+    return {(page.strip(), cell.strip()) for page, cell, _ in rows}
+
+
+def run(path, flags, check=False):
+    "Runs one notebook in this process and writes its outputs back, unless it only checks: the cells that said something else; a failed cell leaves the file as it was."
     from execnb.nbio import write_nb
     from execnb.shell import CaptureShell
     from nbdev.process import NBProcessor, read_nb
     nb = read_nb(path)
     directives = [getattr(c, 'directives_', None) or {} for c in NBProcessor(path).nb.cells]
-    shell = CaptureShell(path, mpl_format='png')
+    shell, other = CaptureShell(path, mpl_format='png'), []
     for cell, d in zip(nb.cells, directives):
         if cell.cell_type != 'code' or 'nbdev_export(' in cell.source: continue
         if left_out(d, flags): continue
-        cell.outputs = []
+        before, cell.outputs = said(cell.outputs), []
         shell.cell(cell)
         if shell.exc: sys.exit(f'{path.name}: cell {cell.idx_} ({cell.id}): {type(shell.exc).__name__}: {shell.exc}')
         cell.outputs = tidy(cell.outputs)
-    write_nb(nb, path)
+        now = said(cell.outputs)
+        if not alike(before, now) and (path.stem, cell.id) not in varying(): other.append((cell.id, before, now))
+    if not check: write_nb(nb, path)
+    return other
+
+
+def first_difference(a, b):
+    "What stands where two texts part."
+    i = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    return f'{a[max(0, i - 20):i + 40]!r} is now {b[max(0, i - 20):i + 40]!r}'
 
 
 if __name__ == '__main__':
-    cfg = get_config()
-    if sys.argv[1:2] == ['--one']:
+    cfg, options = get_config(), {o for o in sys.argv[1:] if o.startswith('--')}
+    names = [o for o in sys.argv[1:] if not o.startswith('--')]
+    if '--one' in options:
         sys.path.insert(0, str(cfg.config_path))
-        run(Path(sys.argv[2]), set(cfg.tst_flags.split()))
-        sys.exit()
-    names = [Path(o).resolve() for o in sys.argv[1:]] or sorted(cfg.nbs_path.glob('[0-9]*.ipynb'))
-    for path in names:
+        path = Path(names[0])
+        other = run(path, set(cfg.tst_flags.split()), '--check' in options)
+        for cell, before, now in other: print(f'{path.name}: cell {cell} says something else: {first_difference(before, now)}')
+        sys.exit(2 if other else 0)
+    fast = [cfg.nbs_path/f'{name}.ipynb' for name in FAST] if '--fast' in options else None
+    paths = [Path(o).resolve() for o in names] or fast or [p for p in (cfg.nbs_path/'start.ipynb', *sorted(cfg.nbs_path.glob('[0-9]*.ipynb'))) if p.exists()]
+    stale = []
+    for path in paths:
         start = time.time()
-        if subprocess.run([sys.executable, Path(__file__).resolve(), '--one', path], cwd=path.parent).returncode: sys.exit(1)
+        words = ['--one', *sorted(options & {'--check'}), path]
+        status = subprocess.run([sys.executable, Path(__file__).resolve(), *words], cwd=path.parent).returncode
+        if status not in (0, 2): sys.exit(1)
+        if status: stale.append(path.stem)
         size = path.stat().st_size / 1e6
         print(f'{path.name}: {time.time() - start:.0f} s, {size:.2f} MB' + (': too large to review, keep it under 0.5 MB' if size > .5 else ''))
+    if '--check' in options and stale: sys.exit(f'not what the code gives: {", ".join(stale)}; run `make notebooks` and look at what changed')
