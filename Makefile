@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-space test-colab release-check site space bench notebooks standin standin-check clean
+.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-space test-colab test-tabs release-check site space bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,12 +44,13 @@ export: $(READY) ## after a change to a notebook: clean, export to thinkact_nb/,
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py
 
-test: $(READY) ## linter, notebooks and package in step, README, site and its links, notebooks run, pytest
+test: $(READY) ## linter, notebooks and package in step, README, site and its links, outputs of fast pages, notebooks run, pytest
 	$(BIN)/ruff check
 	$(BIN)/python tools/check_sync.py
 	$(BIN)/python tools/links.py --check
 	$(BIN)/python tools/readme.py --check
 	$(BIN)/python tools/build_site.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py --check --fast
 	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
@@ -99,6 +100,10 @@ COLAB_PYTHON ?= python3.13
 test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; an hour and 12 GB of disk; ARGS="01_sim": only this one
 	$(BIN)/python tools/check_colab.py --python $(COLAB_PYTHON) $(or $(ARGS),--write)
 
+test-tabs: $(READY) ## start and the pages 00 to 09, all cells, each alone on an empty machine; then one run across tabs with a Hub on 127.0.0.1
+	OMP_NUM_THREADS=1 $(BIN)/python tools/run_all.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/run_all.py --hub
+
 site: $(READY) ## the pages in _docs, without Quarto, links checked
 	$(BIN)/python tools/build_site.py
 
@@ -107,7 +112,7 @@ bench: $(READY) ## how long things take on this machine, panda-gym beside it if 
 	-$(BIN)/pip install -q --no-deps panda-gym
 	$(BIN)/python tools/bench.py
 
-notebooks: $(READY) ## run all notebooks again and keep their outputs
+notebooks: $(READY) ## run all notebooks again, keep their outputs and say which changed
 	$(BIN)/python tools/run_notebooks.py
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/check_numbers.py
@@ -119,5 +124,5 @@ standin-check: $(READY) ## what the stand-in sees: 500 tables it never saw, in f
 	$(BIN)/python tools/check_standin.py
 
 clean: ## take away what was built; .venv and runs stay
-	rm -rf _docs _proc .lerobot .browser .space .release .colab .soak build dist *.egg-info .pytest_cache nbs/nbdev.yml
+	rm -rf .tabs _docs _proc .lerobot .browser .space .release .colab .soak build dist *.egg-info .pytest_cache nbs/nbdev.yml
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -163,7 +163,7 @@ class Export(Simulated):
     # a LeRobotDataset 3.0; PNG and JSONL; weights and processor for plain transformers
     to: Literal["lerobot", "files", "merged"]
     out: str  # folder, new or empty
-    arm: Text("NAME", "ppo, else sft, else those that come with the package", "of merged: the policy, as in eval") = None
+    arm: Text("NAME", "ppo, else sft, else the package's", "of merged: the policy, as in eval") = None
 
     def check(self):
         super().check()

@@ -87,7 +87,7 @@ class Bench:
         nb, cfg = json.loads(text), get_config()
         for cell in nb['cells']:
             source = ''.join(cell['source']).replace(f'git+{cfg.git_url}@{cfg.branch}', str(self.wheel))
-            cell['source'] = source.replace('RUN, HUB, RETRAIN = "run", ""', f'RUN, HUB, RETRAIN = "run", "{REPOSITORY}"')
+            cell['source'] = re.sub('(?m)^(TRAIN|EVALUATE) = False', r'\1 = True', source.replace('HUB = ""', f'HUB = "{REPOSITORY}"'))
             if cell['cell_type'] == 'code': cell['outputs'] = []
         (home/'in.ipynb').write_text(json.dumps(nb), encoding='utf-8')
         before = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
@@ -119,7 +119,7 @@ def main(
     bench = Bench(next((HERE/'dist').glob('*.whl')), loopback.serve(), base)
     shutil.rmtree(HERE/'begun', ignore_errors=True)
     run(sys.executable, '-c', BEGIN, HERE/'begun'/'run', REPOSITORY, env=os.environ | loopback.client(bench.hub, HERE/'begun'/'hf') | dict(PYTHONPATH=str(ROOT)))
-    order, rows = sorted(names) or [p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))], []
+    order, rows = sorted(names) or ['start', *(p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')))], []
     failed = []
     random.Random(seed).shuffle(order)
     version = run(base/'bin/python', '-V', capture_output=True).stdout.split()[1]

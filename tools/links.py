@@ -1,5 +1,6 @@
-"""Writes into the notebooks what is the same in all: user, repository and branch of settings.ini in badges and links, the install cell, and the
-cell that names the run. With --check, says whether it is there. What stands in the links now is read off the Colab badge of 00_env."""
+"""Writes into the notebooks what is the same in all: user, repository and branch of settings.ini in badges and links, the install cell, the form at the
+top of what makes part of a run, and the cell that names the run. With --check, says whether it is there. What stands in the links now is read off the
+Colab badge of 00_env."""
 import json
 import re
 import sys
@@ -12,12 +13,27 @@ import os
 if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave Colab's own packages alone: 11_colab says how
     %pip install -q --no-deps "git+https://github.com/{user}/{repo}@{branch}"
     from thinkact_nb.colab import install; install()'''
+FORM = '''#| eval: false
+#@markdown `HUB`: a repository of yours on the Hub, as in `you/robot`. Without it, what this page makes is lost when the tab closes.
+HUB = "" #@param {type:"string"}'''
+ASK = '''#| eval: false
+#@markdown `HUB`: a repository of yours on the Hub, as in `you/robot`, which the next pages make private if it is not there, and keep your run in.
+HUB = "" #@param {type:"string"}'''  # of start
+SWITCH = '''
+#@markdown `{name}`: the last section {does}. Without it, the page goes on with what you have, else with what comes with the package.
+{name} = False #@param {type:"boolean"}'''
+# what takes longer than five minutes: the page, its switch, what is done then, and how long it takes
+SWITCHES = {
+    '04_sft': ('TRAIN', 'trains, one to one and a half hours for Gemma on a T4, ten minutes for the stand-in on two CPU cores'),
+    '06_ppo': ('TRAIN', 'trains, one to two hours for Gemma on a T4, five minutes for the stand-in on two CPU cores'),
+    '07_eval': ('EVALUATE', 'evaluates your policies, five to ten minutes for Gemma on a T4, two for the stand-in on two CPU cores'),
+    '08_tune': ('TRAIN', 'makes one more trial, one to two hours for Gemma on a T4, five minutes for the stand-in on two CPU cores')}
 RUN = '''#| eval: false
-from thinkact_nb.store import Store
-RUN, HUB, RETRAIN = "run", "", False  # a folder; "name/robot" of yours on the Hub, to push to and take from; True makes again what is there
+from thinkact_nb.store import Store, remembered
+RUN, RETRAIN = "run", False  # a folder; True makes again what is there
 PROFILE = None  # what fits this machine; "gemma4" on a T4: Gemma 4 E2B in place of Gemma 3n
-store = Store(RUN, PROFILE, HUB, shipped=True)'''
-SHARED = {'%pip install': INSTALL, 'RUN, HUB, RETRAIN =': RUN}  # what marks a cell, what it should be
+store = Store(RUN, PROFILE, remembered(HUB), shipped=True)'''
+SHARED = {'%pip install': INSTALL, '#@param': FORM, 'RETRAIN = "run"': RUN}  # what marks a cell, what it should be
 
 
 def places(cfg): return [*sorted(cfg.nbs_path.glob('*.ipynb')), *(f for f in (cfg.config_path/name for name in ('CONTRIBUTING.md', 'SECURITY.md', 'CITATION.cff')) if f.exists())]
@@ -30,16 +46,25 @@ def rewritten(text, old, new):
     return text.replace(f'{user}/{repo}', f'{to_user}/{to_repo}').replace(f'{user}.github.io/{repo}', f'{to_user}.github.io/{to_repo}')
 
 
-def with_shared(text, cfg):
-    "A notebook's text with its shared cells as they should be; and how many install cells it has."
-    nb, installs, other = json.loads(text), 0, False
+def shared(template, name, cfg):
+    "A shared cell of a notebook."
+    if template is FORM and name == 'start': template = ASK
+    if template is FORM and name in SWITCHES:
+        switch, does = SWITCHES[name]
+        template += SWITCH.replace('{name}', switch).replace('{does}', does)
+    return template.replace('{user}', cfg.user).replace('{repo}', cfg.repo).replace('{branch}', cfg.branch)
+
+
+def with_shared(text, name, cfg):
+    "A notebook's text with its shared cells as they should be; and their templates, in order."
+    nb, found, other = json.loads(text), [], False
     for cell in (c for c in nb['cells'] if c['cell_type'] == 'code'):
         source = ''.join(cell['source'])
         for mark, template in SHARED.items():
             if mark not in source: continue
-            should = template.replace('{user}', cfg.user).replace('{repo}', cfg.repo).replace('{branch}', cfg.branch)
-            installs, other, cell['source'] = installs + (template is INSTALL), other or source != should, should.splitlines(keepends=True)
-    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n' if other else text, installs
+            should = shared(template, name, cfg)
+            found, other, cell['source'] = [*found, template], other or source != should, should.splitlines(keepends=True)
+    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n' if other else text, found
 
 
 def problems(cfg, write):
@@ -50,11 +75,12 @@ def problems(cfg, write):
     new, out = (cfg.user, cfg.repo, cfg.branch), []
     for path in places(cfg):
         text, name = path.read_text(encoding='utf-8'), path.relative_to(cfg.config_path).as_posix()
-        mended, installs = rewritten(text, found.groups(), new), 1
-        if path.suffix == '.ipynb': mended, installs = with_shared(mended, cfg)
-        if re.match(r'\d\d[a-z]?_', path.name):
+        mended, cells = rewritten(text, found.groups(), new), []
+        if path.suffix == '.ipynb': mended, cells = with_shared(mended, path.stem, cfg)
+        if re.match(r'\d\d[a-z]?_|start', path.name):
             if not re.search(badge + path.name, text): out.append(f'{name}: no Colab badge of its own')
-            if installs != 1: out.append(f'{name}: {installs} install cells; it should have one')
+            if cells.count(INSTALL) != 1: out.append(f'{name}: {cells.count(INSTALL)} install cells; it should have one')
+        if RUN in cells and cells != [INSTALL, FORM, RUN]: out.append(f'{name}: it names a run, so after the install cell it needs the form that asks for HUB')
         if mended == text: continue
         if write: path.write_text(mended, encoding='utf-8')
         else: out.append(f'{name}: links or shared cells are not those of settings.ini and tools/links.py; run `make export`')
