@@ -13,10 +13,10 @@ BAR = re.compile(r'\d+%\|.*\|')
 TEXTS = ('text/', 'image/svg')  # kept as lists of lines, so that a change shows as a changed line
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 # pages whose outputs hang on no model's arithmetic, which another processor rounds otherwise, and which take seconds
-FAST = ('00a_files', '00b_hub', '00c_store', '00d_checkpoints', '01_sim', '01b_tasks', '02c_words', '02d_shapes', '05c_ledger', '05d_verify', '06b_long_run', '06c_what_pays', '11c_options')
+FAST = ('00a_files', '00b_hub', '00c_store', '00d_checkpoints', '01_sim', '01b_tasks', '05d_verify', '06b_long_run', '06c_what_pays', '11c_options')
 VARIES = Path(__file__).parent/'varies.txt'
 # what a machine, a moment or a library's version decides: addresses, temporary folders, times, sizes of memory, pictures, names that pandas makes up
-DIFFERS = [(r'(?s)<style.*?</style>|data:[\w/+-]+;base64,[\w+/=]*|\bT_[0-9a-f]{5}\w*', ''), (r'\b0x[0-9a-fA-F]+', '0x…'), (r'/(?:tmp|home|root|Users|content|private|var|work)/[\w./+~-]*', '…'),
+DIFFERS = [(r'(?s)<style.*?</style>|data:[\w/+-]+;base64,[\w+/=]*|\bT_[0-9a-f]{5}\w*', ''), (r'(?: at)? \b0x[0-9a-fA-F]+', ''), (r'/(?:tmp|home|root|Users|content|private|var|work)/[\w./+~-]*', '…'),
            (r'\btmp\w{8}\b', '…'), (r'\b\d+(?:\.\d+)?(?= ?(?:s|ms|seconds?|minutes?|GB|GiB|MB)\b)', '…')]
 NUMBER = re.compile(r'-?\d+\.\d+(?:e[+-]?\d+)?')
 CLOSE = 1e-3  # of a number with decimals, which other processors round otherwise
@@ -54,7 +54,7 @@ def said(outputs):
     parts = []
     for o in outputs:
         data = o.get('data', {})
-        kinds = ['text/markdown', 'text/html'] if {'text/markdown', 'text/html'} & data.keys() and '<IPython' in ''.join(data.get('text/plain', '')) else ['text/plain']
+        kinds = ['text/markdown', 'text/html'] if ''.join(data.get('text/plain', '<')).startswith('<') else ['text/plain']
         parts += [''.join(o['text'])] if 'text' in o else [''.join(data[kind]) for kind in kinds if kind in data]
     text = '\n'.join(part.rstrip('\n') for part in parts)
     for pattern, instead in DIFFERS: text = re.sub(pattern, instead, text)
