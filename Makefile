@@ -97,7 +97,7 @@ release-check: ## wheel and sdist, built and installed by pip and uv in clean en
 
 # a Python of the version that Colab has
 COLAB_PYTHON ?= python3.13
-test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; an hour and 12 GB of disk; ARGS="01_sim": only this one
+test-colab: $(READY) ## every notebook alone, as on Colab, from an empty machine; an hour and 12 GB of disk; ARGS="01_sim": only this one, ARGS="--resume --write"
 	$(BIN)/python tools/check_colab.py --python $(COLAB_PYTHON) $(or $(ARGS),--write)
 
 test-tabs: $(READY) ## start and the pages 00 to 09, all cells, each alone on an empty machine; then one run across tabs with a Hub on 127.0.0.1

@@ -111,6 +111,7 @@ def main(
     python: str = 'python3.13',      # for the image
     torch: str = '',                 # another torch than Colab's, as it may have next
     seed: int = 0,                   # of the order
+    resume: Annotated[bool, tyro.conf.arg(help='go on where a run of this commit was cut off')] = False,
     write: Annotated[bool, tyro.conf.arg(help='put the table into CONTRIBUTING.md')] = False,
 ):
     base = image(python, torch)
@@ -119,9 +120,13 @@ def main(
     bench = Bench(next((HERE/'dist').glob('*.whl')), loopback.serve(), base)
     shutil.rmtree(HERE/'begun', ignore_errors=True)
     run(sys.executable, '-c', BEGIN, HERE/'begun'/'run', REPOSITORY, env=os.environ | loopback.client(bench.hub, HERE/'begun'/'hf') | dict(PYTHONPATH=str(ROOT)))
-    order, rows = sorted(names) or ['start', *(p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')))], []
+    at = run('git', 'rev-parse', 'HEAD', cwd=ROOT, capture_output=True).stdout.strip() + torch
+    kept = json.loads((HERE/'rows.json').read_text(encoding='utf-8')) if resume and (HERE/'rows.json').exists() else {}
+    rows = [tuple(row) for row in kept.get(at, ()) if row[0] not in AGAIN]  # the Hub of that run is gone, and with it what the second machines take
+    order = sorted(names) or ['start', *(p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')))]
     failed = []
     random.Random(seed).shuffle(order)
+    order = [name for name in order if name not in [row[0] for row in rows]]
     version = run(base/'bin/python', '-V', capture_output=True).stdout.split()[1]
     for which, some in (('first', order), ('second', [n for n in AGAIN if n in order])):
         for name in some:
@@ -132,6 +137,7 @@ def main(
                 failed.append(name)
                 continue
             rows.append((name, which, install, seconds))
+            (HERE/'rows.json').write_text(json.dumps({at: rows}), encoding='utf-8')
             print(f'{name:10} {which:6} {seconds:5} s, install {install} s, replaced {", ".join(f"{k} {a} → {b}" for k, (a, b) in changed.items())}', flush=True)
             if which == 'first': continue
             new = {title for title, _ in bench.hub.repository(REPOSITORY).commits[commits:]} - {'eval'}
