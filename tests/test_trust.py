@@ -281,6 +281,7 @@ def test_processes_that_write_one_file_do_not_take_each_others_part(tmp_path, mo
     with whole(tmp_path/'costs.json') as part:
         part.write_text('{"sft": 1}')
         monkeypatch.setenv('RANK', '1')
+        monkeypatch.setenv('WORLD_SIZE', '2')
         write_json(tmp_path/'costs.json', dict(sft=2))
     assert json.loads((tmp_path/'costs.json').read_text()) == dict(sft=1)
 

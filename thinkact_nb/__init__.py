@@ -8,6 +8,10 @@ import os
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "10000"
 
+# An empty variable of a launcher is none: libraries read it as a number
+for _name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    if os.environ.get(_name) == "": del os.environ[_name]
+
 # Files of the user's own, such as tasks, that run with the package in this process and in every simulator worker (12_cli, --use)
 for _file in filter(None, os.environ.get("THINKACT_USE", "").split(os.pathsep)):
     with open(_file, "rb") as _source:

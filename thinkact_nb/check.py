@@ -317,7 +317,8 @@ def receipt_page(
     made = f"Made {receipt['made']} by `{receipt['command']}`, profile `{receipt['profile']}`"
     lines = [f"# {receipt['verdict']}: {receipt['model']} on {on['gpu'] or 'a CPU'}", "",
              f"{made}, weights: {receipt['weights']}.", "",
-             f"{on['cpus']} cores, {on['memory']} GB, {memory}{on['system']}, Python {on['python']}; {versions}.", "",
+             f"{on['cpus']} cores, {on['memory'] or '?'} GB, {memory}{on['system']}, "
+             f"Python {on['python']}; {versions}.", "",
              "| check | verdict | seconds in all | found |", "|---|---|---|---|"]
     lines += [f"| {r['check']} | {'pass' if r['passed'] else 'FAIL'} | {r['seconds']:.0f} | {told(r)} |" for r in rows]
     if receipt["shapes"]:

@@ -14,8 +14,8 @@ from typing import Literal
 import tyro
 from fastcore.basics import patch
 from . import __version__
-from .env import (UserError, check_name, get_profile, hardware, one_line, quiet, rank, renderer,
-                             split_of)
+from .env import (RL_SEEDS, UserError, check_name, check_seed, get_profile, hardware, one_line, quiet,
+                             rank, renderer, split_of, steady_streams)
 from .files import disk_fault, whole
 from .store import SHIPPED_TURNS, Store
 from .pictures import film, png
@@ -37,7 +37,8 @@ class Env(Common):
             about = dict(profile=asdict(profile), why=why, renderer=renderer(), hub_login=bool(get_token()))
             return print(json.dumps(machine | about, indent=1))
         model = "the stand-in model" if profile.model == "standin" else profile.model
-        here = f"{machine['cpus']} cores, {machine['memory']} GB, {machine['system']}, Python {machine['python']}"
+        size = f"{machine['cpus']} cores, {machine['memory'] or '?'} GB"
+        here = f"{size}, {machine['system']}, Python {machine['python']}"
         login = "logged in" if get_token() else "not logged in, so everything stays local: run `hf auth login` to push"
         print(f"machine  {machine['gpu'] or 'no GPU'}, {here}")
         print(f"profile  {profile.name} ({why}): {model}, {profile.dtype}")
@@ -103,7 +104,7 @@ def __call__(self:Act):
     with quiet():
         from thinkact_nb import evaluate, sim
         from thinkact_nb.world import World
-        from thinkact_nb.pool import FPS, SimPool, write_video
+        from thinkact_nb.pool import FPS, SimPool, filmed
     arm = self.policy(store, evaluate.ADAPTERS)
     scene = sim.make_scene(self.task, self.level, self.seed)
     if self.turns > 1 or self.disturb: return self.in_turns(store, arm, scene)
@@ -113,9 +114,9 @@ def __call__(self:Act):
     world = World()
     frames, end = film(sim.scene_of(row), row["output"], world)
     with whole(file) as part: part.write_bytes(png(frames[0]))
-    with whole(file.with_suffix(".mp4")) as part: write_video(frames + [frames[-1]] * FPS, part)
+    video = filmed(frames + [frames[-1]] * FPS, file.with_suffix(".mp4"))
     self.tell(row, scene.instruction, end, store)
-    print(f"picture      {file}\nvideo        {file.with_suffix('.mp4')}")
+    print(f"picture      {file}\nvideo        {video or '(none)'}")
 
 # %% ../nbs/12_cli.ipynb #12d00002
 @patch
@@ -203,6 +204,10 @@ def __call__(self:Export):
 @dataclass(kw_only=True)
 class Demo(Simulated):
     "The whole chain at the profile's size: demonstrations, SFT, PPO, evaluation of five arms, report."
+    def check(self):
+        super().check()
+        check_seed(self.seed, RL_SEEDS - 1, "--seed")
+
     def __call__(self):
         self.store(new=True)
         common = dict(run=self.run, profile=self.profile, hub=self.hub, public=self.public, resume=self.resume,
@@ -299,10 +304,12 @@ def main(
     "The command line."
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, to their own authors
-    if rank(): sys.stdout, os.environ["TQDM_DISABLE"] = open(os.devnull, "w"), "1"  # of several processes, one speaks
+    steady_streams()
     args = sys.argv[1:] if args is None else args
     if args == ["--version"]: return print(f"thinkact_nb {__version__}")
     try:
+        if rank():  # of several processes, one speaks
+            sys.stdout, os.environ["TQDM_DISABLE"] = open(os.devnull, "w", encoding="utf-8"), "1"
         command = parse(args)
         command.check()
         command()

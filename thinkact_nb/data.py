@@ -307,9 +307,9 @@ def made_in_parts(
 ) -> list[Path]: # the parts
     "Rows made and kept part by part; called again after an interruption, it goes on."
     parts, note, n = folder / "parts", folder / "parts" / "asked.json", len(jobs)  # other rows' parts go
-    if note.exists() and json.loads(note.read_text()) != asked: shutil.rmtree(parts)
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asked: shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(asked))
+    note.write_text(json.dumps(asked), encoding="utf-8")
     for i in tqdm(range(0, n, size), "demonstrations", unit="part"):
         file = parts / f"{i:08d}.parquet"
         if file.exists(): continue
@@ -344,7 +344,8 @@ def make_dataset(
     try:
         files = made_in_parts(folder, jobs, demonstrate, good, pool, PART, asked)
         kept = sum(pq.read_metadata(f).num_rows for f in files)
-        (folder / "README.md").write_text(card(kept, n, scenes, tasks, levels, lang, noise, wrong))
+        about = card(kept, n, scenes, tasks, levels, lang, noise, wrong)
+        (folder / "README.md").write_text(about, encoding="utf-8")
         first = next(iter(pq.read_table(files[0], columns=["image"]).to_pylist()))
         (folder / "sample.png").write_bytes(first["image"]["bytes"])
         shutil.rmtree(folder / "parts")

@@ -21,7 +21,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from tqdm.auto import tqdm
 from . import __version__
-from .env import UserError, check_name, say
+from .env import UserError, check_name, check_seed, say
 from .files import SEAL, disk_fault, read_parquet, whole
 from .store import ADAPTER, ALGORITHMS, PACKAGE, SHIPPED, Store, foreign
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
@@ -139,6 +139,7 @@ def act(
     seed:int=0
 ) -> pd.DataFrame: # one row per scene
     "An arm's episodes, decoded greedily."
+    check_seed(seed)
     adapter, name, p = adapter_of(store, arm), name or name_of(arm), store.profile
     protocol = dict(decoding=f"greedy, {p.max_new_tokens} tokens, {p.image_size} px", version=__version__)
     if callable(arm) or arm in ("expert", "random"):
@@ -325,6 +326,7 @@ def compare(
     seed:int=0          # of the bootstrap
 ) -> Comparison:
     "How b differs from a on the scenes that both saw."
+    check_seed(seed)
     both = paired(table, a, b)
     x, y, n = both.success_a.to_numpy(bool), both.success_b.to_numpy(bool), len(both)
     only_a, only_b = int((x & ~y).sum()), int((y & ~x).sum())

@@ -11,7 +11,7 @@ __all__ = ['SKIP', 'LOGITS', 'TARGETS', 'COMPACT', 'keep_memory', 'free_memory',
 # before peft, which imports bitsandbytes and would have it greet
 from .precision import check_layers, scale_gradients, steady, steady_ends
 
-import ctypes, functools, gc, hashlib, math, os, types
+import ctypes, functools, gc, hashlib, math, types
 import bitsandbytes
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, BitsAndBytesC
                           PreTrainedModel)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.logging import disable_progress_bar
-from .env import Profile, UserError
+from .env import Profile, UserError, check_seed, device_number
 from .files import SEAL, damage, read_json, read_seal
 from .store import ADAPTER, MODEL, foreign
 from .sim import BINS
@@ -74,7 +74,7 @@ def load_base(
     dtype = getattr(torch, profile.dtype)
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                    bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=SKIP)
-    device = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
+    device = device_number() if torch.cuda.is_available() else "cpu"
     config = from_hub(lambda: AutoConfig.from_pretrained(model_path(profile)), profile.model)
     leave_out_audio(config)
     load = partial(AutoModelForImageTextToText.from_pretrained, model_path(profile), config=config,
@@ -340,6 +340,7 @@ def write(
     seed=0              # of the sampling
 ) -> list[str]: # whole outputs, starts included
     "What the model writes about each image and instruction."
+    check_seed(seed)
     torch.manual_seed(seed)
     texts, starts, out = [], starts or [""] * len(images), []
     for instruction, start in zip(instructions, starts):

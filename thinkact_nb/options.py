@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILE_NUMBERS', 'SFT_NUMBERS', 'RL_NUMBERS', 'SHARES', 'COUNTS', 'TASK_NAMES', 'POLICY_NAMES', 'MOST', 'Text',
-           'Whole', 'Several', 'Tasks', 'Changes', 'listed', 'check_scenes', 'first_scene', 'settings', 'use', 'Common',
-           'Simulated', 'Scenes', 'timed', 'complete']
+           'Whole', 'Several', 'Tasks', 'Changes', 'listed', 'check_scenes', 'check_text', 'first_scene', 'settings',
+           'use', 'Common', 'Simulated', 'Scenes', 'timed', 'complete']
 
 # %% ../nbs/11c_options.ipynb #3ecbfda7
 import contextlib, math, os, time
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 import tyro
 from fastcore.basics import patch
-from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, get_profile, quiet,
-                             rank, split_of)
+from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, check_seed,
+                             get_profile, processes, quiet, rank, split_of)
 from .files import read_json, write_json
 from .store import ADAPTER, ALGORITHMS, MAKES, MODEL, Store, profile_fault
 from .report import COSTS
@@ -38,6 +38,15 @@ def check_scenes(
         from thinkact_nb.tasks import TASKS
     for task in tasks: check_name("task", task, TASKS)
     for level in levels: check_name("level", level, LEVELS)
+
+def check_text(
+    option:str,
+    value # None: it was left out
+):
+    "Raise a `UserError` if an option is no text, as a name beyond ASCII in a locale that has no other characters."
+    try: str(value).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--{option} has characters that this locale cannot read: set PYTHONUTF8=1, or use others")
 
 def first_scene(
     split:str,    # a name in `SPLITS`
@@ -137,10 +146,11 @@ class Common:
     def check(self):
         "Raise a `UserError` on a value that cannot be, before any work."
         if not self.run.strip(): raise UserError("--run is empty: name a folder")
+        for option in ("run", "out", "table", "use"): check_text(option, getattr(self, option, None))
         if self.profile: check_name("profile", self.profile, PROFILES)
         if self.hub and ("/" not in self.hub or not MODEL.fullmatch(self.hub)):
             raise UserError(f"--hub {self.hub!r}: give USER/REPO")
-        if self.seed < 0: raise UserError(f"--seed {self.seed}: give 0 or more")
+        check_seed(self.seed, what="--seed")
         for option in ("n", "trials", "updates", "every", "steps", "demonstrations"):
             value = getattr(self, option, None)
             if value is not None and value < 1: raise UserError(f"--{option} {value}: give 1 or more")
@@ -205,7 +215,7 @@ class Simulated(Common):
             from thinkact_nb.scale import RayPool
             return RayPool()
         with quiet(): from thinkact_nb.pool import SimPool
-        return SimPool(max(1, min(os.cpu_count() or 1, 8) // int(os.environ.get("WORLD_SIZE", 1))))
+        return SimPool(max(1, min(os.cpu_count() or 1, 8) // processes()))
 
 @dataclass(kw_only=True)
 class Scenes(Simulated):

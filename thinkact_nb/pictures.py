@@ -170,7 +170,7 @@ def cases(
     from thinkact_nb.sim import scene_of
     from thinkact_nb.think import changed
     from thinkact_nb.world import World
-    from thinkact_nb.pool import FPS, write_video
+    from thinkact_nb.pool import FPS, filmed
     rows, world, out = changed(table, a, b), World(), []
     some = [row for change in ("gained", "lost") for row in rows[rows.change == change].head(most).to_dict("records")]
     with TemporaryDirectory() as folder:
@@ -180,8 +180,8 @@ def cases(
             picture = data_uri(png(world.reset(scene).render(SIDE)), "image/png")
             for side in both:
                 frames, _ = film(scene, side["output"], world, SIDE, rings=True)
-                write_video(frames + frames[-1:] * FPS, file)
-                side["film"] = data_uri(file.read_bytes(), "video/mp4")
+                video = filmed(frames + frames[-1:] * FPS, file)
+                side["film"] = data_uri(video.read_bytes(), "video/mp4") if video else ""
             out.append(Case(scene, row["change"], picture, *both))
     world.close()
     return out

@@ -27,7 +27,7 @@ def check_start(
     "Raise a `UserError` if the log of SFT says that its policy solves too little for a reward to say anything."
     file = store.run / "sft" / "log.json"
     if not file.exists(): return  # nothing to go by
-    rates = [row.get("eval_success") for row in json.loads(file.read_text())]
+    rates = [row.get("eval_success") for row in json.loads(file.read_text(encoding="utf-8"))]
     best = max((rate for rate in rates if rate is not None), default=LEAST)
     if best < LEAST:
         raise UserError(f"the SFT policy solved {best:.0%} of its validation scenes and RL needs {LEAST:.0%}: "

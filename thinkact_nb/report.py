@@ -11,7 +11,7 @@ __all__ = ['LOG', 'COSTS', 'TRIAL', 'MEASURED', 'INTERVAL', 'RATES', 'DECODED', 
 import json, shutil
 from dataclasses import asdict
 from pathlib import Path
-from .env import split_of
+from .env import say, split_of
 from .files import NUMBER, read_json, render, whole, write_json
 from .store import ALGORITHMS, CONFIG, SHIPPED, Store, kept
 from .pictures import cases, case_html, curve, data_uri, demo_video, rate_chart
@@ -280,6 +280,14 @@ def page(
         RATES=RATES, DECODED=DECODED, MEANS=MEANS, STUDY=STUDY, PAID=PAID)
 
 # %% ../nbs/09_report.ipynb #3e8e3b9f
+def _film(store, pair):
+    'The film of two arms as data; "" if none can be written here.'
+    from thinkact_nb.pool import NoFilm
+    try: return data_uri(demo_video(store, pair).read_bytes(), "video/mp4")
+    except NoFilm as e:
+        say(str(e))
+        return ""
+
 def build_report(
     store:Store,
     video:bool=True, # film SFT and RL side by side, if both were evaluated
@@ -292,7 +300,7 @@ def build_report(
     wanted = [*(("sft", algo) for algo in ALGORITHMS), ("base", "sft"), ("random", "expert")]
     pair = next((p for p in wanted if set(p) <= set(table.arm)), None)
     folder = store.begin("report")
-    film = data_uri(demo_video(store, pair).read_bytes(), "video/mp4") if video and pair else ""
+    film = _film(store, pair) if video and pair else ""
     text = page(found, cases(table, *pair) if pair else [], pair, film, store.run, note, home)
     write_json(folder / "report.json", found)
     with whole(store.run / "README.md") as part: part.write_text(model_card(store, table), encoding="utf-8")

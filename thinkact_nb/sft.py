@@ -208,7 +208,8 @@ def train_sft(
     entries = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     log = pd.DataFrame(entries).groupby("step", as_index=False).first()
     def keep():
-        with whole(folder / "log.json") as part: part.write_text(log.to_json(orient="records", indent=0) + "\n")
+        text = log.to_json(orient="records", indent=0) + "\n"
+        with whole(folder / "log.json") as part: part.write_text(text, encoding="utf-8")
         trainer.model.save_pretrained(folder)
         best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
         if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)

@@ -11,7 +11,7 @@ import io, json, tempfile
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
-from .env import UserError
+from .env import UserError, check_seed
 from .files import render, write_json
 from .hub import public_fault
 from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
@@ -137,6 +137,7 @@ def stream_dataset(
     "Demonstrations read from the Hub when needed; what cannot be used is left out. Raises `UserError` if none can."
     from datasets import Image as Picture, load_dataset
     needed = list(COLUMNS[:3])
+    check_seed(seed)
     try: rows = load_dataset(repo, split="train", streaming=True)
     except Exception as e:
         why = str(e).splitlines()[0][:150]
@@ -158,7 +159,7 @@ def to_files(
     folder = Path(folder)
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        with open(folder / "demonstrations.jsonl", "w") as lines:
+        with open(folder / "demonstrations.jsonl", "w", encoding="utf-8") as lines:
             for row in dataset:
                 name = f"images/{row['task']}-{row['level']}-{row['seed']}.png"
                 row["image"].save(folder / name)

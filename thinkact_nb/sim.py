@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from .env import UserError, check_name
+from .env import UserError, check_name, check_seed
 
 # %% ../nbs/01_sim.ipynb #dc383180
 BINS = 64             # bins per axis
@@ -346,11 +346,11 @@ def make_scene(
     seed:int,  # 0 or more
     perturb:tuple=() # names in `PERTURBATIONS`
 ) -> Scene:
-    "The scene of these arguments: a pure function. Raises `UserError` on an unknown name or a negative seed."
+    "The scene of these arguments: a pure function. Raises `UserError` on an unknown name or what is no seed."
     rest = () if "thinkact_nb.tasks" in sys.modules else ("the others after `import thinkact_nb.tasks`",)
     check_name("task", task, (*TASKS, *rest)), check_name("level", level, LEVELS)
     for name in perturb: check_name("perturbation", name, PERTURBATIONS)
-    if seed < 0: raise UserError(f"seed {seed} is negative: give 0 or more")
+    check_seed(seed, 2**63 - 1)  # the largest that a table's column takes
     for attempt in itertools.count():
         rng = np.random.default_rng([seed, attempt, *f"{task} {level}".encode()])
         ask, instruction, refused = _ask(TASKS[task], level, rng)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 from fastcore.basics import patch
-from .env import SPLITS, SPLIT_SIZE, UserError, check_name, quiet, say, split_of
+from .env import (RL_SEEDS, SPLITS, SPLIT_SIZE, UserError, check_name, check_seed, quiet, say,
+                             split_of)
 from .files import read_parquet
 from .store import ALGORITHMS, SHIPPED, TOLD, Store
 from .report import build_report
@@ -128,6 +129,7 @@ class Ppo(Simulated):
     def check(self):
         super().check()
         check_name("algorithm", self.algo, ALGORITHMS)
+        check_seed(self.seed, RL_SEEDS - 1, "--seed")
         check_tracker(self.report_to)
         for name in ("efficiency", "safety"):
             weight = getattr(self, name)
@@ -247,6 +249,10 @@ class Tune(Simulated):
     trials: int = 4  # how many more
     n: Whole("as many as the profile's test scenes") = None  # validation scenes to judge an SFT trial by
     demonstrations: Whole("the profile's") = None  # how many an SFT trial begins with
+
+    def check(self):
+        super().check()
+        check_seed(self.seed, RL_SEEDS - 1, "--seed")
 
     def __call__(self):
         store = self.store()

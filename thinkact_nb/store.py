@@ -85,9 +85,11 @@ def profile_fault(
 
 # %% ../nbs/00c_store.ipynb #f6574886
 def _revision():
-    "The commit of this project that runs; None if it was installed otherwise."
+    "The commit of this project that runs; None if it was installed otherwise, or git is not here to be asked."
     if not (PACKAGE.parent / ".git").exists(): return None
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=PACKAGE)
+    ask = partial(subprocess.run, capture_output=True, encoding="utf-8", errors="replace", cwd=PACKAGE)
+    try: done = ask(["git", "rev-parse", "HEAD"])
+    except OSError: return None  # `.git` was copied here, and the program git was not
     return done.stdout.strip() if done.returncode == 0 else None
 
 # %% ../nbs/00c_store.ipynb #a1c5e014

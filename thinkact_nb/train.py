@@ -6,20 +6,20 @@
 __all__ = ['SIGNALS', 'PATIENCE', 'alone', 'led', 'agreed', 'Checkpoints', 'Bar', 'only_numbers', 'ended', 'go_on']
 
 # %% ../nbs/03c_train.ipynb #d4e036ee
-import os, pickle, signal, threading
+import pickle, signal, threading
 from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
-from .env import Stopped, UserError, rank
+from .env import Stopped, UserError, processes, rank
 from .files import misfit, read_json
 from .checkpoints import RESUMES, Store
 
 # %% ../nbs/03c_train.ipynb #47055d0a
 def alone() -> bool:
     "Whether there is no other process."
-    return int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return processes() == 1
 
 def led(
     work # a function without arguments

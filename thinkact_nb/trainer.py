@@ -14,7 +14,7 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from transformers import PrinterCallback
 from trl import GRPOTrainer
-from .env import SPLITS, UserError, check_name, seed_all
+from .env import RL_SEEDS, SPLIT_SIZE, SPLITS, UserError, check_name, check_seed, seed_all
 from .checkpoints import Store
 from .sim import scene_of
 from .tasks import TASKS, spread
@@ -356,7 +356,7 @@ def _load_from_checkpoint(self:PPOTrainer, resume_from_checkpoint, model=None):
     if self.value_head: self.value_head.load(resume_from_checkpoint)
 
 # %% ../nbs/05f_trainer.ipynb #b0eed180
-SEED_SCENES = 100_000  # scenes set aside for each seed of RL
+SEED_SCENES = SPLIT_SIZE // RL_SEEDS  # scenes set aside for each seed of RL
 
 def rl_trainer(
     store:Store,            # with an SFT adapter
@@ -373,6 +373,7 @@ def rl_trainer(
 ) -> PPOTrainer:
     "A trainer that starts from the SFT adapter. Raises `UserError` on bad input."
     check_name("algorithm", algo, ALGORITHMS)
+    check_seed(seed, RL_SEEDS - 1)  # a larger one would train on scenes of validation and test
     if updates is not None and updates < 1: raise UserError(f"{updates} updates: ask for 1 or more")
     sft, profile = store.require("sft", "adapter_config.json"), store.profile
     config = rl_config(profile, store.path(f"rl/{algo}") / "checkpoints", algo, updates, seed, **settings)

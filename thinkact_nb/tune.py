@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from transformers import TrainerCallback
-from .env import SPLITS, Profile, UserError, check_name
+from .env import RL_SEEDS, SPLITS, Profile, UserError, check_name, check_seed
 from .files import seal, write_json
 from .store import Store
 from .tasks import spread
@@ -205,6 +205,7 @@ class Study:
         **start            # numbers to begin from, where they are not the profile's
     ):
         check_name("stage", stage, SPACES)
+        check_seed(seed, RL_SEEDS - 1)
         try: import optuna
         except ImportError: raise UserError("optuna is not installed: run `pip install 'thinkact_nb[tune]'`")
         optuna.logging.set_verbosity(optuna.logging.WARNING)

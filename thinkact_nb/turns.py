@@ -18,7 +18,7 @@ from .files import whole
 from .store import TOLD, Store
 from .sim import CRASHED, FAILURES, Program, Scene, parse_turn
 from .tasks import TASKS, TabletopEnv, spread
-from .pool import FPS, SimPool, write_video
+from .pool import FPS, SimPool, filmed
 from .data import as_row, expert, made_in_parts
 from .loop import (DISTURBANCES, TURNS, Look, LoopWorld, Played, budget, changed_since, expert_turn,
                               film_turns, play, replay, turn_claims)
@@ -118,7 +118,7 @@ def make_turns(
     jobs = [(scene, disturb[i % len(disturb)], image_size) for i, scene in enumerate(scenes)]
     together = lambda found: [row for rows in found for row in rows]
     made_in_parts(folder, jobs, turn_rows, together, pool, EPISODES, asked, "episodes")
-    (folder / TOLD).write_text(json.dumps(asked))
+    (folder / TOLD).write_text(json.dumps(asked), encoding="utf-8")
     shutil.rmtree(folder / "parts")
     return folder / "train.parquet"
 
@@ -279,7 +279,7 @@ def act_turns(
     played, = loop_episodes(policy, [scene], SimPool(0), profile, turns, disturb, remember)
     frames, _ = film_turns(scene, disturb, [text for _, text in played.turns], size)
     file = Path(folder) / f"{scene.task}-{scene.level}-{scene.seed}{f'-{disturb}' * bool(disturb)}.mp4"
-    with whole(file) as part: write_video(frames + [frames[-1]] * FPS, part)
+    video = filmed(frames + [frames[-1]] * FPS, file)
     with whole(file.with_suffix(".png")) as part: Image.fromarray(frames[0]).save(part, "png")
     for look, text in played.turns:
         said = parse_turn(text)
@@ -289,5 +289,5 @@ def act_turns(
     outcome = played.outcome
     print(f"ended        {played.ended}")
     print(f"outcome      {'success' if outcome.success else 'failure: ' + FAILURES[outcome.failure]}")
-    print(f"picture      {file.with_suffix('.png')}\nvideo        {file}")
+    print(f"picture      {file.with_suffix('.png')}\nvideo        {video or '(none)'}")
     return played

@@ -25,7 +25,7 @@ def _rename(
 ):
     "Write other words into a saved tokenizer's files, each at the id of its slot."
     file = Path(folder) / "tokenizer.json"
-    state = json.loads(file.read_text())
+    state = json.loads(file.read_text(encoding="utf-8"))
     vocabulary = state["model"]["vocab"]
     plain = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
     for slot, (word, number) in ids.items():
@@ -33,11 +33,11 @@ def _rename(
         state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] != slot]
         state["added_tokens"].append(dict(id=number, content=word, **plain))
     state["added_tokens"].sort(key=lambda token: token["id"])
-    file.write_text(json.dumps(state))
+    file.write_text(json.dumps(state), encoding="utf-8")
     file = Path(folder) / "tokenizer_config.json"
-    config = json.loads(file.read_text())
+    config = json.loads(file.read_text(encoding="utf-8"))
     config.pop("added_tokens_decoder", None)
-    file.write_text(json.dumps(config))
+    file.write_text(json.dumps(config), encoding="utf-8")
 
 def claim_slots(
     tokenizer, # a tokenizer with `<unusedN>` slots
