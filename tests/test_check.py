@@ -42,8 +42,8 @@ def test_on_the_stand_in(tmp_path):
     receipt = check.check_gemma(get_profile('tiny'), tmp_path/'check')
     assert receipt['verdict'] == 'passed', receipt
     assert [r['check'] for r in receipt['checks']] == ['demonstrations', 'gradients', 'SFT, stopped and resumed', 'PPO update']
-    assert json.loads((tmp_path/'check/receipt.json').read_text())['model'] == 'the stand-in'
-    page = (tmp_path/'check/receipt.md').read_text()
+    assert json.loads((tmp_path/'check/receipt.json').read_text(encoding='utf-8'))['model'] == 'the stand-in'
+    page = (tmp_path/'check/receipt.md').read_text(encoding='utf-8')
     assert page.startswith('# passed: the stand-in on ') and 'stopped after step 2 and went on' in page
 
 

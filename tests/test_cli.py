@@ -19,7 +19,7 @@ from thinkact_nb.store import SHIPPED, Store
 
 def python(code, *words, cwd=ROOT):
     env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([sys.executable, '-c', code, *words], cwd=cwd, env=env, text=True, capture_output=True)
+    return subprocess.run([sys.executable, '-c', code, *words], cwd=cwd, env=env, text=True, capture_output=True, encoding='utf-8')
 
 
 def thinkact(*words, cwd=ROOT): return python('from thinkact_nb.cli import main; main()', *words, cwd=cwd)
@@ -37,7 +37,7 @@ def refused(done, *said):
 def run(tmp_path):
     "A run folder in which nothing was made yet."
     (tmp_path/'run').mkdir()
-    (tmp_path/'run/config.json').write_text(json.dumps(dict(profile=asdict(PROFILES['tiny']), seed=0)))
+    (tmp_path/'run/config.json').write_text(json.dumps(dict(profile=asdict(PROFILES['tiny']), seed=0)), encoding='utf-8')
     return str(tmp_path/'run')
 
 
@@ -151,7 +151,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_run_folder_with_a_broken_configuration(run):
-    Path(run, 'config.json').write_text('{')
+    Path(run, 'config.json').write_text('{', encoding='utf-8')
     refused(thinkact('report', '--run', run), 'config.json')
 
 
@@ -160,7 +160,7 @@ def test_run_folder_with_a_broken_configuration(run):
     (dict(profile=asdict(PROFILES['t4'])), "profile 't4'"),
     (dict(profile=dict(name='tiny')), 'not of this version')])
 def test_run_folder_of_another_profile(run, capfd, change, said):
-    (Path(run)/'config.json').write_text(json.dumps(dict(seed=0) | change))
+    (Path(run)/'config.json').write_text(json.dumps(dict(seed=0) | change), encoding='utf-8')
     with pytest.raises(SystemExit) as stop: cli.main(['sft', '--run', run, '--profile', 'tiny'])
     refused(subprocess.CompletedProcess('sft', stop.value.code, *capfd.readouterr()), said)
 
@@ -274,7 +274,7 @@ def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):
     "Guard: a sweep whose numbers are dropped on the way compares a policy with itself."
     from thinkact_nb import ppo, sft
     Path(run, 'sft').mkdir()
-    Path(run, 'sft', 'adapter_config.json').write_text('{}')
+    Path(run, 'sft', 'adapter_config.json').write_text('{}', encoding='utf-8')
     asked = {}
     def trained(store, *args, **settings):
         asked.update(settings, profile=store.profile)
@@ -283,9 +283,9 @@ def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):
     monkeypatch.setattr(ppo, 'train_rl', trained)
     cli.main(['ppo', '--run', run, '--set', 'lam=0.9', 'rl_learning_rate=0.001,rl_batch=64', '--updates', '2'])
     assert asked['lam'] == .9 and asked['report_to'] == 'none' and (asked['profile'].rl_learning_rate, asked['profile'].rl_batch) == (.001, 64)
-    noted = json.loads(Path(run, 'costs.json').read_text())['rl/ppo']
+    noted = json.loads(Path(run, 'costs.json').read_text(encoding='utf-8'))['rl/ppo']
     assert noted['set'] == ['lam=0.9', 'rl_learning_rate=0.001', 'rl_batch=64'] and noted['done'] == '2 updates, 128 episodes'
-    assert json.loads(Path(run, 'config.json').read_text())['profile']['rl_batch'] == 256  # what the run began with
+    assert json.loads(Path(run, 'config.json').read_text(encoding='utf-8'))['profile']['rl_batch'] == 256  # what the run began with
     asked.clear()
     def taught(store, *args, **settings):
         asked.update(settings)
@@ -299,9 +299,9 @@ def test_a_run_that_begins_keeps_what_was_set(tmp_path, monkeypatch):
     from thinkact_nb import data
     monkeypatch.setattr(data, 'make_dataset', lambda n, *args: [0]*n)
     cli.main(['data', '--profile', 'tiny', '--set', 'demonstrations=3', 'lora_rank=4', '--run', str(tmp_path/'run')])
-    made = json.loads((tmp_path/'run'/'config.json').read_text())['profile']
+    made = json.loads((tmp_path/'run'/'config.json').read_text(encoding='utf-8'))['profile']
     assert (made['demonstrations'], made['lora_rank'], made['name']) == (3, 4, 'tiny')
-    assert json.loads((tmp_path/'run'/'costs.json').read_text())['data']['done'] == '3 demonstrations'
+    assert json.loads((tmp_path/'run'/'costs.json').read_text(encoding='utf-8'))['data']['done'] == '3 demonstrations'
 
 
 def test_policies_without_a_model_need_no_torch(tmp_path):
@@ -355,7 +355,7 @@ def test_a_run_with_an_adapter_of_its_own_is_not_filled_up(run, capfd):
 
 def test_a_task_of_the_users_own_is_made_evaluated_and_acted(tmp_path):
     "Guard: an own task lived in one process; workers and commands did not know it."
-    (tmp_path/'mine.py').write_text(OWN)
+    (tmp_path/'mine.py').write_text(OWN, encoding='utf-8')
     for words, said in ((['data', '--n', '3', '--profile', 'tiny'], '3 demonstrations'), (['eval', '--n', '2', '--arms', 'expert'], '2 of 2 scenes')):
         done = thinkact(*words, '--tasks', 'mine', '--use', 'mine.py', '--run', 'run', cwd=tmp_path)
         assert done.returncode == 0 and said in done.stdout, done.stderr
@@ -364,22 +364,22 @@ def test_a_task_of_the_users_own_is_made_evaluated_and_acted(tmp_path):
     refused(thinkact('act', '--task', 'mine', '--arm', 'expert', '--run', 'run', cwd=tmp_path), "unknown task 'mine'")
     done = thinkact('data', '--lang', 'ko', '--n', '3', '--tasks', 'mine', '--use', 'mine.py', '--run', 'ko', cwd=tmp_path)
     assert done.returncode == 2 and "thinkact: task 'mine' has no Korean wordings" in done.stderr and 'Traceback' not in done.stderr
-    (tmp_path/'mine.py').write_text(OWN + IN_KOREAN)
+    (tmp_path/'mine.py').write_text(OWN + IN_KOREAN, encoding='utf-8')
     done = thinkact('data', '--lang', 'ko', '--n', '3', '--tasks', 'mine', '--use', 'mine.py', '--run', 'ko', '--profile', 'tiny', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (tmp_path/'mine.py').write_text('import nothing_like_it')
+    (tmp_path/'mine.py').write_text('import nothing_like_it', encoding='utf-8')
     refused(thinkact('data', '--use', 'mine.py', cwd=tmp_path), 'mine.py cannot be run (ModuleNotFoundError')
 
 
 def test_an_algorithm_and_a_task_of_the_users_own_are_trained_and_reported(tmp_path):
     "Guard: a name was written in six places, and whoever forgot one had an algorithm without a report."
-    (tmp_path/'mine.py').write_text(OWN)
+    (tmp_path/'mine.py').write_text(OWN, encoding='utf-8')
     done = python(USES + TRAINED, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.split()[-6:] == ['True'] * 6, done.stdout + done.stderr
     for words in (['eval', '--n', '2', '--arms', 'expert', 'mine+lam', '--tasks', 'mine'], ['report', '--no-video']):
         done = thinkact(*words, '--use', 'mine.py', '--run', 'run', cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert 'mine+lam' in (tmp_path/'run'/'report'/'index.html').read_text()
+    assert 'mine+lam' in (tmp_path/'run'/'report'/'index.html').read_text(encoding='utf-8')
     refused(thinkact('eval', '--arms', 'mine+lam', '--run', 'run', cwd=tmp_path), 'mine+lam')
     assert 'mine+lam' in python(USES + 'from thinkact_nb.cli import main; main()', 'ppo', '--help', cwd=tmp_path).stdout
 
@@ -389,7 +389,7 @@ def test_exports(tmp_path):
     made = thinkact('data', '--n', '2', '--profile', 'tiny', '--tasks', 'put_on', '--lang', 'ko', '--run', 'run', cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert thinkact('export', '--to', 'files', '--out', 'files', '--run', 'run', cwd=tmp_path).returncode == 0
-    lines = (tmp_path/'files'/'demonstrations.jsonl').read_text().splitlines()
+    lines = (tmp_path/'files'/'demonstrations.jsonl').read_text(encoding='utf-8').splitlines()
     assert len(lines) == 2 and any('가' <= c <= '힣' for c in json.loads(lines[0])['instruction'])
     assert '2 demonstrations' in thinkact('export', '--to', 'lerobot', '--out', 'lerobot', '--run', 'run', cwd=tmp_path).stdout
     assert (tmp_path/'lerobot'/'meta'/'info.json').exists()

@@ -168,7 +168,7 @@ def test_a_full_disk_is_seen_before_the_download(monkeypatch):
 def test_a_notebook_shows_one_line_of_a_user_error():
     code = 'from thinkact_nb.env import get_profile; get_profile("huge")'
     clean = {k: v for k, v in os.environ.items() if k != 'VIRTUAL_ENV'} | dict(PYTHONPATH=str(ROOT))
-    done = subprocess.run([sys.executable, '-m', 'IPython', '--colors=NoColor', '-c', code], capture_output=True, text=True, env=clean)
+    done = subprocess.run([sys.executable, '-m', 'IPython', '--colors=NoColor', '-c', code], capture_output=True, text=True, env=clean, encoding='utf-8')
     assert (done.stdout + done.stderr).strip() == "unknown profile 'huge': choose from tiny, t4, large, gemma4"
 
 
@@ -177,7 +177,7 @@ def test_shipped_adapters_are_whole_and_say_what_the_committed_table_says(tmp_pa
     table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
     rows = table[table.arm == 'ppo'].head(4)
     for stage in ('sft', 'rl/ppo'):
-        assert damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text()
+        assert damage(SHIPPED/stage) is None and str(ROOT) not in (SHIPPED/stage/'adapter_config.json').read_text(encoding='utf-8')
         with pytest.raises(UserError, match='run `thinkact'): Store(tmp_path/'run').require(stage, 'adapter_config.json')
     scenes = [sim.make_scene(*key) for key in rows[['task', 'level', 'seed']].itertuples(index=False)]
     done = evaluate.act(store, 'ppo', scenes, SimPool(0))

@@ -354,7 +354,7 @@ def test_lerobot_export_is_consistent(few, tmp_path):
     for name in 'ab': frames = to_lerobot(rows, tmp_path/name, SimPool(0))
     files = lambda name: {f.relative_to(tmp_path/name): f.read_bytes() for f in (tmp_path/name).rglob('*') if f.is_file()}
     assert files('a') == files('b')
-    info = json.loads((tmp_path/'a/meta/info.json').read_text())
+    info = json.loads((tmp_path/'a/meta/info.json').read_text(encoding='utf-8'))
     table = pq.read_table(tmp_path/'a/data/chunk-000/file-000.parquet')
     episodes = pq.read_table(tmp_path/'a/meta/episodes/chunk-000/file-000.parquet').to_pylist()
     assert (info['total_episodes'], info['total_frames'], len(table)) == (3, frames, frames)

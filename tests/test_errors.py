@@ -49,13 +49,13 @@ def a_folder(file):
 
 
 def of_another_type(file):
-    if file.suffix == '.json': file.write_text('"a text"')
+    if file.suffix == '.json': file.write_text('"a text"', encoding='utf-8')
     elif file.suffix == '.parquet': pd.read_parquet(file).assign(task=5, instruction=5).to_parquet(file)
-    else: file.write_text('a text')
+    else: file.write_text('a text', encoding='utf-8')
 
 
 def of_another_version(file):
-    if file.suffix == '.json': file.write_text(json.dumps(OTHER[file.name]))
+    if file.suffix == '.json': file.write_text(json.dumps(OTHER[file.name]), encoding='utf-8')
     elif file.suffix == '.parquet': pd.read_parquet(file).rename(columns=dict(task='chore', instruction='order')).to_parquet(file)
     else: file.write_bytes(b'SQLite format 9\0' + bytes(4096))
 
@@ -69,8 +69,8 @@ def whole(tmp_path_factory):
     from thinkact_nb import data
     run = tmp_path_factory.mktemp('whole')/'run'
     shutil.copytree(SHIPPED, run, ignore=shutil.ignore_patterns('manifest.json'))
-    (run/'config.json').write_text(json.dumps(dict(profile=asdict(PROFILES['tiny']), seed=0)))
-    (run/'costs.json').write_text(json.dumps(dict(sft=dict(minutes=2.5, done='14 steps'))))
+    (run/'config.json').write_text(json.dumps(dict(profile=asdict(PROFILES['tiny']), seed=0)), encoding='utf-8')
+    (run/'costs.json').write_text(json.dumps(dict(sft=dict(minutes=2.5, done='14 steps'))), encoding='utf-8')
     data.make_dataset(2, run/'data', SimPool(0), ('put_on',), image_size=64)
     table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
     table[table.arm.isin(['sft', 'ppo'])].groupby('arm').head(9).to_parquet(run/'eval/episodes.parquet', index=False)
@@ -112,7 +112,7 @@ def test_a_run_that_is_whole_is_read(run, capfd):
     "Guard: the table above fails for what it does to the files, and for nothing else."
     cli.main(['report', '--run', str(run), '--no-video'])
     assert (run/'report/index.html').exists()
-    made = json.loads((run/'report/report.json').read_text())
+    made = json.loads((run/'report/report.json').read_text(encoding='utf-8'))
     assert made['costs'] and made['interventions'] and made['study'] and set(made['training']) == {'sft', 'ppo'}
 
 
@@ -130,7 +130,7 @@ LIMIT = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);
 def test_a_full_disk_is_one_line_and_no_half_file(tmp_path):
     "Guard: a command whose disk is full says so, whatever library was writing."
     code = LIMIT + 'from thinkact_nb.cli import main; main(["data", "--n", "9", "--profile", "tiny", "--run", "run", "--tasks", "put_on"])'
-    done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'}, cwd=tmp_path, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'}, cwd=tmp_path, text=True, capture_output=True, encoding='utf-8')
     assert done.returncode == 2, done.stderr[-2000:]
     last = done.stderr.splitlines()[-1]
     assert last.startswith('thinkact: cannot write') and 'File too large' in last and 'choose another --run folder' in last, done.stderr[-2000:]
@@ -141,7 +141,7 @@ def test_a_full_disk_is_one_line_and_no_half_file(tmp_path):
 def test_what_stands_where_a_file_should_go_is_named(run, capfd, name):
     "Guard: a file in place of a folder, or a folder in place of a file, is no traceback."
     (run/name).parent.mkdir(exist_ok=True)
-    if name in ('report', 'act'): (run/name).write_text('a file')
+    if name in ('report', 'act'): (run/name).write_text('a file', encoding='utf-8')
     else: (run/name).mkdir()
     words = ['act', '--task', 'put_on', '--arm', 'sft', '--seed', str(pd.read_parquet(run/'eval/episodes.parquet').query('task == "put_on"').seed.iloc[0]), '--table', '{run}/eval/episodes.parquet'] if name == 'act' else ['report', '--no-video']
     code, out, err = status(words, capfd, run)
@@ -150,7 +150,7 @@ def test_what_stands_where_a_file_should_go_is_named(run, capfd, name):
 
 def test_the_cost_of_a_stage_is_not_lost_to_a_damaged_file_after_the_work(run, capfd):
     "Guard: costs.json was read after hours of work, and what was wrong with it ended the command there."
-    (run/'costs.json').write_text('{')
+    (run/'costs.json').write_text('{', encoding='utf-8')
     before = (run/'data/train.parquet').read_bytes()
     code, out, err = status(['data', '--n', '1'], capfd, run)
     assert code == 2 and 'costs.json' in err and (run/'data/train.parquet').read_bytes() == before

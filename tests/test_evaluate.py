@@ -312,7 +312,7 @@ def test_committed_tables_are_what_physics_says(name):
 
 
 def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path, capsys):
-    page, rows = (TABLES.parents[1]/'nbs'/'gallery.html').read_text(), pd.read_parquet(TABLES/'episodes.parquet')
+    page, rows = (TABLES.parents[1]/'nbs'/'gallery.html').read_text(encoding='utf-8'), pd.read_parquet(TABLES/'episodes.parquet')
     cases = th.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
     expected = [case for change in ('gained', 'lost') for case in cases[cases.change == change].head(10).itertuples()]
     commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
@@ -327,7 +327,7 @@ def test_the_committed_report_recomputes(tmp_path):
     "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
     found = report.findings(report.long_run(tmp_path/'run'))
     nbs = TABLES.parents[1]/'nbs'
-    page, cells = (nbs/'report_long_run.html').read_text(), json.loads((nbs/'09_report.ipynb').read_text())['cells']
+    page, cells = (nbs/'report_long_run.html').read_text(encoding='utf-8'), json.loads((nbs/'09_report.ipynb').read_text(encoding='utf-8'))['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
     log = found['training']['ppo']
     charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]

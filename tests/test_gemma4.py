@@ -30,13 +30,13 @@ def folder(tmp_path_factory):
     "Six layers, the last two of which use the keys and values of others. The words of acting are unused slots, as in Google's tokenizer."
     folder = tmp_path_factory.mktemp('tiny')/'base'
     folder.mkdir()
-    tokenizer = (m.STANDIN/'tokenizer.json').read_text()
+    tokenizer = (m.STANDIN/'tokenizer.json').read_text(encoding='utf-8')
     slots = {w: f'<unused{i}>' for i, w in enumerate(m.WORDS)}
     for old, new in (NAMES | {f'<unused{i}>': f'<spare{i}>' for i in range(200)} | slots).items(): tokenizer = tokenizer.replace(json.dumps(old), json.dumps(new))
-    (folder/'tokenizer.json').write_text(tokenizer)
+    (folder/'tokenizer.json').write_text(tokenizer, encoding='utf-8')
     words = dict(image_token='<|image|>', audio_token='<|audio|>', boi_token='<|image>', eoi_token='<image|>', boa_token='<|audio>', eoa_token='<audio|>')
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder/'tokenizer.json'), pad_token='<pad>', eos_token='<eos>', bos_token='<bos>', unk_token='<unk>', padding_side='left', extra_special_tokens=words)
-    Gemma4Processor(Gemma4AudioFeatureExtractor(), Gemma4ImageProcessor(), tokenizer, Gemma4VideoProcessor(), chat_template=TEMPLATE[-1].read_text()).save_pretrained(folder)
+    Gemma4Processor(Gemma4AudioFeatureExtractor(), Gemma4ImageProcessor(), tokenizer, Gemma4VideoProcessor(), chat_template=TEMPLATE[-1].read_text(encoding='utf-8')).save_pretrained(folder)
     n = len(tokenizer)
     text = Gemma4TextConfig(vocab_size=n, vocab_size_per_layer_input=n, hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
                             global_head_dim=64, hidden_size_per_layer_input=64, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, use_double_wide_mlp=True,

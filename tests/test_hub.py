@@ -42,7 +42,7 @@ def hub():
 
 def python(hub, home, code, token='hf_good', **env):
     env = os.environ | loopback.client(hub, home, token) | {'PYTHONPATH': str(ROOT)} | env
-    return subprocess.run([sys.executable, '-c', BEGIN + code], env=env, text=True, capture_output=True, cwd=home)
+    return subprocess.run([sys.executable, '-c', BEGIN + code], env=env, text=True, capture_output=True, cwd=home, encoding='utf-8')
 
 
 def good(done):
@@ -152,7 +152,7 @@ store = finished(Store("a", hub="tester/run"))
 for name in (".DS_Store", "notes.txt", "nul.json", "CON.md"): (store.path("sft") / name).write_text("mine")
 store.push("sft")"""))
     assert {f for f in hub.repository('tester/run').files if f.startswith('sft/')} == {'sft/adapter_config.json', 'sft/manifest.json'}
-    assert (tmp_path/'a/sft/.DS_Store').read_text() == 'mine'
+    assert (tmp_path/'a/sft/.DS_Store').read_text(encoding='utf-8') == 'mine'
     done = good(python(hub, tmp_path, 'print(Store("b", hub="tester/run").require("sft", "adapter_config.json"))'))
     assert done.stdout == 'b/sft\n'
 
@@ -225,7 +225,7 @@ def test_two_machines_at_once_remove_only_what_is_their_own(tmp_path):
         (tmp_path/machine/'config.json').write_bytes((tmp_path/'a/config.json').read_bytes())
     code = 'Hub.tries = 30; store = Store(sys.argv[1], hub="tester/run"); [(train(store, n, int(sys.argv[2])), time.sleep(.05)) for n in range(1, 7)]'
     env = os.environ | loopback.client(hub, tmp_path) | {'PYTHONPATH': str(ROOT)}
-    both = [subprocess.Popen([sys.executable, '-c', BEGIN + code, name, size], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for name, size in (('b', '500'), ('c', '700'))]
+    both = [subprocess.Popen([sys.executable, '-c', BEGIN + code, name, size], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True, encoding='utf-8') for name, size in (('b', '500'), ('c', '700'))]
     said = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     found, lost, commits = {}, [], hub.repository('tester/run').commits
@@ -283,7 +283,7 @@ print(push_to_hub("d", "tester/tabletop"))'''))
     opened = subprocess.run([sys.executable, '-c', '''
 import sys, datasets
 rows = datasets.load_dataset("tester/tabletop", split="train")
-print(len(rows), rows[0]["image"].size, rows[0]["output"][:7], "thinkact_nb" in sys.modules)'''], env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | loopback.client(hub, tmp_path/'other'), text=True, capture_output=True, cwd=tmp_path)
+print(len(rows), rows[0]["image"].size, rows[0]["output"][:7], "thinkact_nb" in sys.modules)'''], env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | loopback.client(hub, tmp_path/'other'), text=True, capture_output=True, cwd=tmp_path, encoding='utf-8')
     assert good(opened).stdout.split() == ['3', '(64,', '64)', '<think>', 'False']
     streamed = good(python(hub, tmp_path/'other', '''
 from thinkact_nb import data, env, sft

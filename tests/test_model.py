@@ -41,10 +41,10 @@ def folder(tmp_path_factory):
     "A random Gemma 3n of six layers, the last two of which use the keys and values of others; the stand-in's tokenizer."
     folder = tmp_path_factory.mktemp('tiny')/'base'
     shutil.copytree(m.STANDIN, folder, ignore=shutil.ignore_patterns('*.safetensors'))
-    config = json.loads((folder/'config.json').read_text())
+    config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
     config['text_config'] |= dict(num_hidden_layers=6, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, hidden_size=64, intermediate_size=[128]*6,
                                   activation_sparsity_pattern=[.95]*2 + [0.]*4, altup_num_inputs=4, num_attention_heads=2, num_key_value_heads=1)
-    (folder/'config.json').write_text(json.dumps(config))
+    (folder/'config.json').write_text(json.dumps(config), encoding='utf-8')
     torch.manual_seed(0)
     model = Gemma3nForConditionalGeneration(Gemma3nConfig.from_pretrained(folder))
     for name, p in model.named_parameters():
@@ -206,12 +206,12 @@ def test_new_ids_are_refused(profile):
 def as_gemma(folder, to):
     "The base with the words of acting taken out of its tokenizer: their ids are unused slots again."
     shutil.copytree(folder, to)
-    text = json.loads((to/'tokenizer.json').read_text())
+    text = json.loads((to/'tokenizer.json').read_text(encoding='utf-8'))
     names = {w: f'<unused{i}>' for i, w in enumerate(m.WORDS)}
     spare = lambda name: names.get(name, name.replace('<unused', '<spare'))
     text['model']['vocab'] = {spare(k): v for k, v in text['model']['vocab'].items()}
     for token in text['added_tokens']: token['content'] = spare(token['content'])
-    (to/'tokenizer.json').write_text(json.dumps(text))
+    (to/'tokenizer.json').write_text(json.dumps(text), encoding='utf-8')
     return to
 
 
@@ -435,9 +435,9 @@ def tall(folder, profile, tmp_path):
     "The tiny model with a vocabulary of Gemma's height, whose rows have a direction in common, as real ones do."
     to = tmp_path/'tall'
     shutil.copytree(folder, to, ignore=shutil.ignore_patterns('*.safetensors'))
-    config = json.loads((to/'config.json').read_text())
+    config = json.loads((to/'config.json').read_text(encoding='utf-8'))
     config['text_config'] |= dict(vocab_size=262_400)
-    (to/'config.json').write_text(json.dumps(config))
+    (to/'config.json').write_text(json.dumps(config), encoding='utf-8')
     torch.manual_seed(0)
     model = Gemma3nForConditionalGeneration(Gemma3nConfig.from_pretrained(to))
     table = model.get_input_embeddings().weight
@@ -533,8 +533,8 @@ def test_an_adapter_from_the_hub_is_looked_at_before_peft_reads_it(profile, tmp_
     "Guard: what a repository's adapter_config.json said was done, a regular expression that never ends included."
     import huggingface_hub
     m.load_model(profile, trainable=True).save_pretrained(tmp_path)
-    config = json.loads((tmp_path/'adapter_config.json').read_text())
-    (tmp_path/'adapter_config.json').write_text(json.dumps(config | change))
+    config = json.loads((tmp_path/'adapter_config.json').read_text(encoding='utf-8'))
+    (tmp_path/'adapter_config.json').write_text(json.dumps(config | change), encoding='utf-8')
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda repo, **_: str(tmp_path) if repo == 'me/adapter' else 1/0)
     if not said:
         assert m.trained_rows(m.load_model(profile, 'me/adapter')).isfinite().all()
@@ -548,12 +548,12 @@ def test_an_adapter_from_the_hub_is_looked_at_before_peft_reads_it(profile, tmp_
 
 def test_adapter_of_another_base_or_vocabulary_is_refused(profile, tmp_path):
     m.load_model(profile, trainable=True).save_pretrained(tmp_path)
-    config = json.loads((tmp_path/'adapter_config.json').read_text())
+    config = json.loads((tmp_path/'adapter_config.json').read_text(encoding='utf-8'))
     for change, said in ((dict(base_model_name_or_path='google/gemma-3n-E2B-it'), 'adapts google/gemma-3n-E2B-it'), (dict(trainable_token_indices=dict(embed_tokens=[8, 9])), 'another vocabulary'), (dict(trainable_token_indices=None), 'trainable_token_indices is nothing'),
                          (dict(auto_mapping=dict(base_model_class='x', parent_library='os')), 'is not this project')):
-        (tmp_path/'adapter_config.json').write_text(json.dumps(config | change))
+        (tmp_path/'adapter_config.json').write_text(json.dumps(config | change), encoding='utf-8')
         with pytest.raises(UserError, match=said): m.load_model(profile, tmp_path)
-    (tmp_path/'adapter_config.json').write_text(json.dumps(config))
+    (tmp_path/'adapter_config.json').write_text(json.dumps(config), encoding='utf-8')
     seal(tmp_path, base='0123456789ab')
     with pytest.raises(UserError, match='trained on other weights of'): m.load_model(profile, tmp_path)
 

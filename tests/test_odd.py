@@ -187,7 +187,7 @@ def test_functions_refuse_what_is_no_seed():
 def test_vector_environments_hand_the_instructions_over(name):
     "Guard: with AsyncVectorEnv every instruction was blank: text in shared memory was read once, at construction (Farama-Foundation/Gymnasium#1164)."
     import gymnasium
-    import thinkact_nb.turns
+    import thinkact_nb.turns  # noqa: F401  it registers Loop-v0
     from gymnasium.wrappers.vector import RecordEpisodeStatistics
     from thinkact_nb.sim import make_scene, render_output, solve
     seen = {}

@@ -81,9 +81,9 @@ def test_another_run_gives_another_front_page(tmp_path):
     seeds = table[table.arm == 'ppo'].assign(arm='ppo seed 1')
     lost = table.arm.eq('ppo') & table.task.isin(['put_on', 'stack', 'match'])
     pd.concat([table.assign(success=table.success & ~lost), seeds]).to_parquet(demo/'eval'/'episodes.parquet')
-    config = json.loads((demo/'config.json').read_text())
+    config = json.loads((demo/'config.json').read_text(encoding='utf-8'))
     config['profile'] |= dict(demonstrations=1234, rl_batch=100)
-    (demo/'config.json').write_text(json.dumps(config))
+    (demo/'config.json').write_text(json.dumps(config), encoding='utf-8')
     for page in (*front.PAGES, str(front.CHART)):
         (pages/page).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT/page, pages/page)

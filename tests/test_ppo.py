@@ -520,10 +520,10 @@ def test_a_policy_that_solves_nothing_stops_a_long_training(tmp_path):
     "Guard: `check_start` in `train_rl`: one line before anything is loaded; a few updates, or an SFT that solves something, may begin."
     store = Store(tmp_path/'run', replace(PROFILE, rl_updates=40))
     log = store.path('sft')/'log.json'
-    log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0278}]')
+    log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0278}]', encoding='utf-8')
     with pytest.raises(UserError, match='solved 3% of its validation scenes and RL needs 5%'): ppo.train_rl(store, None)
     with pytest.raises(UserError, match='no SFT adapter'): ppo.train_rl(store, None, updates=1)
-    log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0833}]')
+    log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0833}]', encoding='utf-8')
     with pytest.raises(UserError, match='no SFT adapter'): ppo.train_rl(store, None)
 
 

@@ -44,9 +44,9 @@ def hub():
 
 
 def start(hub, home, run, repo='', resume='', steps=30, **env):
-    (script := home/'train.py').write_text(TRAIN)
+    (script := home/'train.py').write_text(TRAIN, encoding='utf-8')
     env = os.environ | (loopback.client(hub, home) if hub else dict(HF_HUB_OFFLINE='1')) | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'} | env
-    return subprocess.Popen([sys.executable, script, str(home/run), repo, resume, str(steps)], env=env, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, script, str(home/run), repo, resume, str(steps)], env=env, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
 
 
 def ended(process, status=0):
@@ -116,7 +116,7 @@ def test_going_on_with_other_settings_is_refused(tmp_path):
 def files(folder):
     "What a stage has: numbers to the last bit, a log without the order of its names."
     there = [f for f in folder.glob('*') if f.suffix in ('.safetensors', '.json') and f.name != 'manifest.json']
-    return {f.name: json.loads(f.read_text()) if f.suffix == '.json' else f.read_bytes() for f in there}
+    return {f.name: json.loads(f.read_text(encoding='utf-8')) if f.suffix == '.json' else f.read_bytes() for f in there}
 
 
 def lose_the_end(run, stage):

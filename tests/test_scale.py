@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def launch(*words, processes=2):
     command = ['-m', 'accelerate.commands.launch', '--config_file', HERE.parent/'configs'/'ddp.yaml'] if processes > 1 else []
     done = subprocess.run([sys.executable, *map(str, (*command, HERE/'launched.py', *words))], capture_output=True, text=True, timeout=600,
-                          env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(HERE.parent), TQDM_DISABLE='1', THINKACT_RENDERER='tiny'))
+                          env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(HERE.parent), TQDM_DISABLE='1', THINKACT_RENDERER='tiny'), encoding='utf-8')
     assert not done.returncode, done.stderr[-3000:]
     return done.stdout
 
@@ -50,7 +50,7 @@ def runs(tmp_path_factory):
 
 
 def test_ppo_of_two_processes_counts_the_episodes_of_both(runs):
-    table, log = pd.read_parquet(runs['whole']/'rollouts.parquet'), json.loads((runs['whole']/'log.json').read_text())
+    table, log = pd.read_parquet(runs['whole']/'rollouts.parquet'), json.loads((runs['whole']/'log.json').read_text(encoding='utf-8'))
     assert table['update'].value_counts().to_dict() == {1: 16, 2: 16, 3: 16} and not table.duplicated(['task', 'seed']).any()
     for row, (_, episodes) in zip(log, table.groupby('update')):
         for name in ('success', 'reward', 'parsed', 'think_tokens'): assert row[name] == pytest.approx(episodes[name].mean(), abs=1e-6)

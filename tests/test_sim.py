@@ -549,8 +549,8 @@ def there(pid): return psutil.pid_exists(pid) and psutil.Process(pid).status() !
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a worker that never lets other threads run stays')
 def test_no_worker_outlives_its_parent(tmp_path, job):
     "Guard: workers of a killed run went on, each with a core."
-    (script := tmp_path/'parent.py').write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, script, tmp_path, job], stdout=subprocess.PIPE, text=True, env=os.environ | dict(PYTHONPATH=str(Path(sim.__file__).parents[1])))
+    (script := tmp_path/'parent.py').write_text(PARENT, encoding='utf-8')
+    parent = subprocess.Popen([sys.executable, script, tmp_path, job], stdout=subprocess.PIPE, text=True, env=os.environ | dict(PYTHONPATH=str(Path(sim.__file__).parents[1])), encoding='utf-8')
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert pids and all(map(there, pids))
     parent.kill()
@@ -562,8 +562,8 @@ def test_no_worker_outlives_its_parent(tmp_path, job):
 
 def test_a_pool_that_is_never_closed_does_not_keep_its_process(tmp_path):
     "Guard: a script that forgets `with` ends when it is done."
-    (script := tmp_path/'script.py').write_text('from thinkact_nb.pool import SimPool\nif __name__ == "__main__": print(SimPool(2).map(abs, [-1, -2]))')
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | dict(PYTHONPATH=str(Path(sim.__file__).parents[1])))
+    (script := tmp_path/'script.py').write_text('from thinkact_nb.pool import SimPool\nif __name__ == "__main__": print(SimPool(2).map(abs, [-1, -2]))', encoding='utf-8')
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | dict(PYTHONPATH=str(Path(sim.__file__).parents[1])), encoding='utf-8')
     assert (done.returncode, done.stdout) == (0, '[1, 2]\n'), done.stderr
 
 

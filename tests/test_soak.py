@@ -99,9 +99,9 @@ def test_a_result_with_anything_wrong_is_not_good_and_is_written_down(commits, t
     result.look([*commits, ('data', {})], [], twin)
     assert len(result.lost) == 2 and not result.good
     result.rounds.update(sft=2, ppo=1)
-    (page := tmp_path/'page.md').write_text('before\n<!-- soak -->\nformer\n<!-- end -->\nafter\n')
+    (page := tmp_path/'page.md').write_text('before\n<!-- soak -->\nformer\n<!-- end -->\nafter\n', encoding='utf-8')
     soak.keep(json.loads(json.dumps(vars(result) | dict(date='2026-01-01'))), page)
-    said = page.read_text()
+    said = page.read_text(encoding='utf-8')
     assert said.startswith('before\n<!-- soak -->\nLast run: 2026-01-01') and said.endswith('<!-- end -->\nafter\n') and 'former' not in said
     assert '| 2, 1, 0 |' in said and '| **lost** | 2 |' in said and '| **unequal** | 0 |' in said
 

@@ -16,7 +16,7 @@ SMALL = '--images 24 --few 8 --vision-steps 4 --caption-steps 12 --batch 2 --tur
 def start(folder):
     env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', TQDM_DISABLE='1')
     words = [sys.executable, str(ROOT/'tools'/'pretrain_standin.py'), '--folder', str(folder/'out'), '--work', str(folder/'work'), *SMALL]
-    return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding='utf-8')
 
 
 def ended(process):

@@ -33,14 +33,14 @@ def notebook(cells):
     return dict(cells=out, metadata={}, nbformat=4, nbformat_minor=5)
 
 
-def write(path, nb): path.write_text(json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + '\n')
+def write(path, nb): path.write_text(json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + '\n', encoding='utf-8')
 
 
 def run(project, *args):
     "Runs a tool in `project`: (exit status, what it said)"
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
     cmd = [sys.executable, *([ROOT/'tools'/args[0]] if args[0].endswith('.py') else ['-c', args[0]]), *args[1:]]
-    done = subprocess.run(cmd, cwd=project, env=env, text=True, capture_output=True)
+    done = subprocess.run(cmd, cwd=project, env=env, text=True, capture_output=True, encoding='utf-8')
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
@@ -50,9 +50,9 @@ def made(tmp_path_factory):
     nbs = project/'nbs'
     nbs.mkdir()
     shutil.copy(ROOT/'settings.ini', project)
-    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: All, contents: [00_first.ipynb]}]}}\n')
+    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: All, contents: [00_first.ipynb]}]}}\n', encoding='utf-8')
     (nbs/'_quarto.yml').symlink_to('../_quarto.yml')
-    (nbs/'dot.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
+    (nbs/'dot.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>', encoding='utf-8')
     (nbs/'styles.css').touch()
     write(nbs/'index.ipynb', notebook(INDEX))
     write(nbs/'00_first.ipynb', notebook(FIRST))
@@ -72,11 +72,11 @@ def test_in_sync(project):
 
 def test_hand_edited_module_is_found(project):
     module = project/'thinkact_nb/first.py'
-    edited = module.read_text().replace('return 2*x', 'return x*2')
-    module.write_text(edited)
+    edited = module.read_text(encoding='utf-8').replace('return 2*x', 'return x*2')
+    module.write_text(edited, encoding='utf-8')
     status, said = run(project, 'check_sync.py')
     assert status == 1 and said.startswith('thinkact_nb/first.py: line ') and said.count('\n') == 0
-    assert module.read_text() == edited
+    assert module.read_text(encoding='utf-8') == edited
 
 
 def test_module_without_notebook_and_notebook_without_module(project):
@@ -87,7 +87,7 @@ def test_module_without_notebook_and_notebook_without_module(project):
 
 def test_unclean_notebook_is_found(project):
     path = project/'nbs/00_first.ipynb'
-    nb = json.loads(path.read_text())
+    nb = json.loads(path.read_text(encoding='utf-8'))
     nb['cells'][3]['execution_count'] = 7
     write(path, nb)
     status, said = run(project, 'check_sync.py')
@@ -96,18 +96,18 @@ def test_unclean_notebook_is_found(project):
 
 def test_accelerator_survives_cleaning(project):
     path = project/'nbs/00_first.ipynb'
-    write(path, json.loads(path.read_text()) | dict(metadata=dict(accelerator='GPU', colab=dict(gpuType='T4'))))
+    write(path, json.loads(path.read_text(encoding='utf-8')) | dict(metadata=dict(accelerator='GPU', colab=dict(gpuType='T4'))))
     assert run(project, 'check_sync.py') == (0, '')
 
 
 def test_readme_links_work_from_the_root(project):
-    readme = (project/'README.md').read_text()
+    readme = (project/'README.md').read_text(encoding='utf-8')
     assert '(nbs/00_first.ipynb#double)' in readme and 'href="nbs/00_first.ipynb"' in readme and 'src="nbs/dot.svg"' in readme
     assert '(https://www.apache.org/licenses/)' in readme and "table['a'](-1)" in readme
 
 
 def test_stale_readme_is_found(project):
-    (project/'README.md').write_text((project/'README.md').read_text() + 'more\n')
+    (project/'README.md').write_text((project/'README.md').read_text(encoding='utf-8') + 'more\n', encoding='utf-8')
     status, said = run(project, 'readme.py', '--check')
     assert status == 1 and said.startswith('README.md: not what nbs/index.ipynb gives')
 
@@ -115,9 +115,9 @@ def test_stale_readme_is_found(project):
 def test_site(project):
     status, said = run(project, 'build_site.py')
     assert status == 0, said
-    page = (project/'_docs/first.html').read_text()
+    page = (project/'_docs/first.html').read_text(encoding='utf-8')
     assert 'id="double"' in page and 'href="index.html"' in page and 'a number' in page
-    assert 'href="first.html#double"' in (project/'_docs/index.html').read_text()
+    assert 'href="first.html#double"' in (project/'_docs/index.html').read_text(encoding='utf-8')
 
 
 def test_site_names_every_broken_link(project):
@@ -129,7 +129,7 @@ def test_site_names_every_broken_link(project):
 
 
 def test_site_names_notebooks_outside_the_sidebar(project):
-    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, 01_gone.ipynb]}}\n')
+    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, 01_gone.ipynb]}}\n', encoding='utf-8')
     status, said = run(project, 'build_site.py')
     assert status == 1 and 'the sidebar names 01_gone.ipynb' in said and '00_first.ipynb is not in the sidebar' in said
 
@@ -138,21 +138,21 @@ def test_linkcheck(tmp_path):
     from linkcheck import check
     base = 'https://example.org/site'
     page = '<p id="here"><a href="#here">1</a><a href="{0}/b.html#there">2</a><a href="https://example.org/siteelse">3</a><a href="#">4</a></p>'
-    (tmp_path/'index.html').write_text(page.format(base))
-    (tmp_path/'b.html').write_text('<h2 id="there">é</h2><a href="../out.html">5</a><img src="data:image/png;base64,AA==">')
+    (tmp_path/'index.html').write_text(page.format(base), encoding='utf-8')
+    (tmp_path/'b.html').write_text('<h2 id="there">é</h2><a href="../out.html">5</a><img src="data:image/png;base64,AA==">', encoding='utf-8')
     assert check(tmp_path, base) == ['b.html: leaves the site: ../out.html']
-    (tmp_path/'b.html').write_text('<p>no anchor</p>')
+    (tmp_path/'b.html').write_text('<p>no anchor</p>', encoding='utf-8')
     assert check(tmp_path, base) == [f'index.html: no such anchor: {base}/b.html#there']
 
 
 def test_a_link_that_says_report_leads_to_one(tmp_path):
     "Guard: the report of the long run was replaced by a page of its name, and every link to it still led somewhere."
     from linkcheck import REPORT, check
-    (tmp_path/'index.html').write_text('<a href="run.html">the report of the long run</a> <a href="run.html">06b</a> <a href="report.html">Report</a>')
-    (tmp_path/'report.html').write_text('<title>Experiment reports</title>')
-    (tmp_path/'run.html').write_text('<title>A long run</title>')
+    (tmp_path/'index.html').write_text('<a href="run.html">the report of the long run</a> <a href="run.html">06b</a> <a href="report.html">Report</a>', encoding='utf-8')
+    (tmp_path/'report.html').write_text('<title>Experiment reports</title>', encoding='utf-8')
+    (tmp_path/'run.html').write_text('<title>A long run</title>', encoding='utf-8')
     assert check(tmp_path) == ['index.html: says report and leads to none: run.html']
-    (tmp_path/'run.html').write_text(f'<title>{REPORT}</title>')
+    (tmp_path/'run.html').write_text(f'<title>{REPORT}</title>', encoding='utf-8')
     assert check(tmp_path) == []
     assert f'{{% block title %}}{REPORT}{{% endblock %}}' in (ROOT/'thinkact_nb/templates/report.html').read_text(encoding='utf-8')
 
@@ -160,8 +160,8 @@ def test_a_link_that_says_report_leads_to_one(tmp_path):
 def test_no_resource_shares_the_name_of_a_page(project):
     "Guard: nbs/long_run.html was a report, and 06b_long_run.ipynb rendered over it."
     quarto = project/'_quarto.yml'
-    quarto.write_text('project: {resources: [dot.svg, first.html, gone.html]}\n' + quarto.read_text())
-    (project/'nbs/first.html').write_text('<title>a report</title>')
+    quarto.write_text('project: {resources: [dot.svg, first.html, gone.html]}\n' + quarto.read_text(encoding='utf-8'), encoding='utf-8')
+    (project/'nbs/first.html').write_text('<title>a report</title>', encoding='utf-8')
     status, said = run(project, 'build_site.py')
     assert status == 1 and said.splitlines() == ['_quarto.yml: the resource first.html has the name of the page of 00_first.ipynb: rename the file',
                                                  '_quarto.yml: the resource gone.html is not in nbs',
@@ -217,11 +217,11 @@ def test_every_cell_has_an_id_of_its_own_and_texts_are_lines(path):
 
 def test_run_notebooks_replaces_outputs(project):
     path = project/'nbs/00_first.ipynb'
-    nb = json.loads(path.read_text())
+    nb = json.loads(path.read_text(encoding='utf-8'))
     nb['cells'][3] |= dict(outputs=[dict(output_type='stream', name='stdout', text=['old\n'])])
     write(path, nb)
     assert run(project, 'run_notebooks.py')[0] == 0
-    assert json.loads(path.read_text())['cells'][3]['outputs'][0]['data']['text/plain'] == ['4']
+    assert json.loads(path.read_text(encoding='utf-8'))['cells'][3]['outputs'][0]['data']['text/plain'] == ['4']
     nb['cells'][3]['source'] = ['1/0']
     write(path, nb)
     assert run(project, 'run_notebooks.py') == (1, '00_first.ipynb: cell 3 (cell3): ZeroDivisionError: division by zero')
@@ -275,11 +275,11 @@ def mutated(tmp_path):
     "A project of one module and one test; runs the mutations of these names: (exit status, what was said)."
     for folder, files in dict(thinkact_nb={'__init__.py': '', 'sums.py': SUMS}, tests={'test_sums.py': TESTS}).items():
         (tmp_path/folder).mkdir()
-        for name, text in files.items(): (tmp_path/folder/name).write_text(text)
+        for name, text in files.items(): (tmp_path/folder/name).write_text(text, encoding='utf-8')
 
     def tried(names, *words, equivalent=''):
         entries = [dict(name=n, means='it', old=ENTRIES[n][0], new=ENTRIES[n][1], tests='tests/test_sums.py', equivalent=equivalent) for n in names]
-        (tmp_path/'tests/mutants.yaml').write_text(json.dumps(entries))
+        (tmp_path/'tests/mutants.yaml').write_text(json.dumps(entries), encoding='utf-8')
         return run(tmp_path, MUTATE.format(tools=str(ROOT/'tools')), *words)
     return tried
 
@@ -312,7 +312,7 @@ def test_equivalent_mutations_do_not_count_but_must_survive(mutated):
 
 def test_mutations_are_not_tried_with_tests_that_fail_anyway(mutated, tmp_path):
     "Guard: a test that always fails would kill everything."
-    (tmp_path/'tests/test_sums.py').write_text('def test(): assert 0')
+    (tmp_path/'tests/test_sums.py').write_text('def test(): assert 0', encoding='utf-8')
     status, said = mutated(['minus'])
     assert status == 1 and 'fails with no mutation' in said and 'killed' not in said
 
@@ -324,7 +324,7 @@ def test_mutation_testing_ends_in_time_and_goes_on(mutated, tmp_path):
     assert mutated(['minus', 'last'], '--only', 'minus')[0] == 0
     status, said = mutated(['minus', 'last'], '--resume')
     assert status == 1 and 'minus (' not in said and 'survived  last (' in said and '1 of 2' in said
-    (tmp_path/'thinkact_nb/sums.py').write_text(SUMS + '# changed')
+    (tmp_path/'thinkact_nb/sums.py').write_text(SUMS + '# changed', encoding='utf-8')
     assert 'minus (' in mutated(['minus', 'last'], '--resume')[1]
 
 
@@ -351,7 +351,7 @@ def test_what_gets_installed(monkeypatch):
 
 
 def test_the_korean_readme_has_the_same_commands_and_links():
-    english, korean = ((ROOT/name).read_text() for name in ('README.md', 'README.ko.md'))
+    english, korean = ((ROOT/name).read_text(encoding='utf-8') for name in ('README.md', 'README.ko.md'))
     blocks = lambda text: re.findall(r'^``` ?(?:sh|python)\n(.*?)^```', text, re.M | re.S)
     commands = lambda text: re.findall(r'^\| `(thinkact [^`]*)` \|', text, re.M)
     notebooks = lambda text: re.findall(r'^\| \[(\w+)\]', text, re.M)
@@ -361,7 +361,7 @@ def test_the_korean_readme_has_the_same_commands_and_links():
 def pages():
     "What each page exports and what it imports of the package, in the order of the files: (page, module, [(module, name)])"
     for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
-        cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+        cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
         module = next((m[1] for s in cells for m in [re.search(r'default_exp (\w+)', s)] if m), None)
         tree = ast.parse('\n'.join(s for s in cells if s.startswith('#| export')))
         found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').split('.')[0] == 'thinkact_nb']
@@ -397,14 +397,14 @@ def test_whoever_uses_checkpoints_takes_the_store_that_has_them():
         if asked and takes != {'checkpoints'}: late.append(f'{path.name}: {ast.unparse(asked[0])}, and Store from {takes}')
     assert names == {'anew', 'away', 'checkpoint', 'keep'} and {'train', 'sft', 'ppo', 'test_trust'} <= users and not late
     code = 'from thinkact_nb.checkpoints import Store; print(*(hasattr(Store, name) for name in {names!r}))'
-    done = subprocess.run([sys.executable, '-c', code.format(names=names)], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code.format(names=names)], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True, encoding='utf-8')
     assert done.stdout.split() == ['True'] * 4, done.stderr
 
 
 def exported():
     "Each page's exported cells: (page, number of the cell, its lines without directives)"
     for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
-        for i, cell in enumerate(json.loads(path.read_text())['cells']):
+        for i, cell in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
             lines = ''.join(cell['source']).split('\n')
             if cell['cell_type'] == 'code' and lines[0].startswith('#| export'): yield path.stem, i, [l for l in lines if not l.startswith('#|')]
 
@@ -418,7 +418,7 @@ def test_exported_lines_fit_120_columns_and_cells_40_lines():
 
 def test_modules_have_few_characters_a_line():
     "Guard: 39.48 is what CleanRL's cleanrl/*.py have (November 2026, ends of lines left out); a quarter more is as dense as code here may get."
-    lines = [line for path in (ROOT/'thinkact_nb').glob('[a-z]*.py') for line in path.read_text().splitlines()]
+    lines = [line for path in (ROOT/'thinkact_nb').glob('[a-z]*.py') for line in path.read_text(encoding='utf-8').splitlines()]
     assert sum(map(len, lines)) / len(lines) <= 1.25 * 39.48
 
 
@@ -441,7 +441,7 @@ def bound(tree):
 @pytest.mark.parametrize('path', sorted((ROOT/'nbs').glob('[0-9]*.ipynb')), ids=lambda p: p.stem)
 def test_no_lesson_rebinds_what_its_notebook_exports(path):
     "Else a cell further down, which only Colab runs, meets the lesson's value."
-    cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+    cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     parsed = [(ast.parse(re.sub(r'(?m)^(\s*)[%!].*', r'\1pass', s)), '#| export' in s) for s in cells]
     exported, lessons = (set().union(*(bound(tree) for tree, e in parsed if e == wanted)) for wanted in (True, False))
     patched = {node.name for tree, e in parsed if e for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list)}
@@ -452,7 +452,7 @@ def test_no_lesson_rebinds_what_its_notebook_exports(path):
 def test_threads_spin_shortly_unless_the_user_chose(chosen, then):
     "Guard: the package's `__init__`. Without it a training beside another process takes many times as long."
     env = {k: v for k, v in os.environ.items() if k not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')} | chosen | dict(PYTHONPATH=str(ROOT))
-    said = subprocess.run([sys.executable, '-c', 'import sys, os, thinkact_nb; print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'], env=env, capture_output=True, text=True)
+    said = subprocess.run([sys.executable, '-c', 'import sys, os, thinkact_nb; print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'], env=env, capture_output=True, text=True, encoding='utf-8')
     assert said.stdout.split() == [then, 'False']
 
 
@@ -469,7 +469,7 @@ def test_a_number_of_prose_that_no_output_has_is_found(tmp_path, monkeypatch):
     write(tmp_path/'00_first.ipynb', nb)
     assert check_numbers.unfounded([tmp_path/'00_first.ipynb']) == {}
     monkeypatch.setattr(check_numbers, 'KNOWN', tmp_path/'numbers.txt')
-    (tmp_path/'numbers.txt').write_text('# why\n00_first.ipynb | 97 | measured once\n')
+    (tmp_path/'numbers.txt').write_text('# why\n00_first.ipynb | 97 | measured once\n', encoding='utf-8')
     assert check_numbers.ledger() == {('00_first.ipynb', '97'): 'measured once'}
 
 

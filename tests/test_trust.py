@@ -72,11 +72,11 @@ def test_a_manifest_cannot_name_a_folder_to_be_removed(hub, tmp_path):
     'Guard: with "best": "/some/folder" in a manifest, `sft --resume` deleted that folder.'
     begun(hub, tmp_path)
     (victim := tmp_path/'victim').mkdir()
-    (victim/'thesis.txt').write_text('all of it')
+    (victim/'thesis.txt').write_text('all of it', encoding='utf-8')
     bests = [str(victim), '../../../../victim', 'checkpoint-1/../../../../victim', r'..\..\victim', 'C:/victim', '', 'checkpoint-1\n', 'checkpoint-007', 5, None, ['checkpoint-1']]
     for i, repo, _ in copies(hub, len(bests)): plant(hub, 9, {'adapter_model.safetensors': b'9'}, repo, best=bests[i])
     said = json.loads(good(python(hub, tmp_path, EACH + f'N = {len(bests)}\n' + CHECKPOINT)).stdout)
-    assert (victim/'thesis.txt').read_text() == 'all of it'
+    assert (victim/'thesis.txt').read_text(encoding='utf-8') == 'all of it'
     for best, (out, err) in zip(bests, said):
         assert out == 'checkpoint-1' and err.count('\n') == 1 and 'checkpoint-9 has a manifest.json that is not believed' in err, (best, out, err)
     assert not list(tmp_path.glob('b*/sft/checkpoints/checkpoint-9'))
@@ -106,7 +106,7 @@ def test_a_manifest_of_any_shape_is_one_line(tmp_path, manifest):
     store = Store(tmp_path/'run', get_profile('tiny'))
     (folder := store.run/'sft/checkpoints/checkpoint-9').mkdir(parents=True)
     (folder/'manifest.json').write_bytes(manifest)
-    (folder/'work.json').write_text('{}')
+    (folder/'work.json').write_text('{}', encoding='utf-8')
     assert read_seal(folder) is None
     assert '\n' not in damage(folder) and 'manifest.json' in damage(folder)
     assert store.checkpoint('sft') is None and store.checkpoints('sft') == []
@@ -133,7 +133,7 @@ def test_nothing_outside_a_stage_is_removed_or_renamed(tmp_path, where):
     store = Store(tmp_path/'run', get_profile('tiny'))
     (checkpoints := store.path('sft')/'checkpoints').mkdir()
     (outside := tmp_path/'outside').mkdir()
-    (outside/'thesis.txt').write_text('all of it')
+    (outside/'thesis.txt').write_text('all of it', encoding='utf-8')
     (link := checkpoints/'checkpoint-5').symlink_to(outside)
     folder = dict(outside=outside, stage=store.path('sft'), run=store.run, link=link, dots=checkpoints/'..'/'..'/'..'/'outside')[where]
     before = all_files(tmp_path)
@@ -147,14 +147,14 @@ def test_beginning_anew_takes_only_the_stage_s_own_checkpoints_away(tmp_path):
     store = Store(tmp_path/'run', get_profile('tiny'))
     store.anew('sft')   # nothing there, nothing to do
     (mine := store.path('sft')/'checkpoints'/'checkpoint-1').mkdir(parents=True)
-    (store.path('sft')/'log.json').write_text('[]')
+    (store.path('sft')/'log.json').write_text('[]', encoding='utf-8')
     store.anew('sft')
     assert not mine.parent.exists() and (store.path('sft')/'log.json').exists()
     (outside := tmp_path/'outside').mkdir()
-    (outside/'thesis.txt').write_text('all of it')
+    (outside/'thesis.txt').write_text('all of it', encoding='utf-8')
     mine.parent.symlink_to(outside)
     with pytest.raises(UserError, match='it was left alone'): store.anew('sft')
-    assert (outside/'thesis.txt').read_text() == 'all of it'
+    assert (outside/'thesis.txt').read_text(encoding='utf-8') == 'all of it'
 
 
 def test_a_link_among_the_checkpoints_does_not_stop_a_training(tmp_path, capfd):
@@ -163,7 +163,7 @@ def test_a_link_among_the_checkpoints_does_not_stop_a_training(tmp_path, capfd):
     elsewhere = tmp_path/'elsewhere'
     def train(step):
         (folder := store.path('sft')/f'checkpoints/checkpoint-{step}').mkdir(parents=True)
-        (folder/'trainer_state.json').write_text('{}')
+        (folder/'trainer_state.json').write_text('{}', encoding='utf-8')
         store.keep('sft', folder)
     train(1)
     (store.run/'sft/checkpoints/checkpoint-1').rename(elsewhere)
@@ -216,11 +216,11 @@ def test_every_way_to_an_adapter_compares_its_configuration(hub, tmp_path):
     "Guard: an arm given by folder or repository, and a checkpoint, come by other ways than a stage."
     from thinkact_nb.evaluate import adapter_of
     store = Store(tmp_path/'run', get_profile('tiny'))
-    ours = json.loads((SHIPPED/'sft/adapter_config.json').read_text())
+    ours = json.loads((SHIPPED/'sft/adapter_config.json').read_text(encoding='utf-8'))
     (folder := tmp_path/'given').mkdir()
-    (folder/'adapter_config.json').write_text(json.dumps(ours))
+    (folder/'adapter_config.json').write_text(json.dumps(ours), encoding='utf-8')
     assert adapter_of(store, f'given={folder}') == str(folder)
-    (folder/'adapter_config.json').write_text(json.dumps(ours | dict(target_modules=SLOW)))
+    (folder/'adapter_config.json').write_text(json.dumps(ours | dict(target_modules=SLOW)), encoding='utf-8')
     with pytest.raises(UserError, match='target_modules'): adapter_of(store, f'given={folder}')
     begun(hub, tmp_path)
     hub.repository('tester/run').files['sft/adapter_config.json'] = (folder/'adapter_config.json').read_bytes()
@@ -268,22 +268,22 @@ def test_what_has_no_room_is_not_fetched(hub, tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     "Guard: costs.json was opened, emptied, and then written."
-    (file := tmp_path/'costs.json').write_text('{"sft": 1}')
+    (file := tmp_path/'costs.json').write_text('{"sft": 1}', encoding='utf-8')
     (tmp_path/'.part-costs.json').symlink_to('/dev/full')
     with pytest.raises(OSError) as full: write_json(file, dict(sft=2))
-    assert file.read_text() == '{"sft": 1}' and 'No space left on device' in disk_fault(full.value)
+    assert file.read_text(encoding='utf-8') == '{"sft": 1}' and 'No space left on device' in disk_fault(full.value)
     write_json(file, dict(sft=2))
-    assert json.loads(file.read_text()) == dict(sft=2) and [f.name for f in tmp_path.iterdir()] == ['costs.json']
+    assert json.loads(file.read_text(encoding='utf-8')) == dict(sft=2) and [f.name for f in tmp_path.iterdir()] == ['costs.json']
 
 
 def test_processes_that_write_one_file_do_not_take_each_others_part(tmp_path, monkeypatch):
     "Guard: SFT of two processes ended now and then, since both began the run folder at once."
     with whole(tmp_path/'costs.json') as part:
-        part.write_text('{"sft": 1}')
+        part.write_text('{"sft": 1}', encoding='utf-8')
         monkeypatch.setenv('RANK', '1')
         monkeypatch.setenv('WORLD_SIZE', '2')
         write_json(tmp_path/'costs.json', dict(sft=2))
-    assert json.loads((tmp_path/'costs.json').read_text()) == dict(sft=1)
+    assert json.loads((tmp_path/'costs.json').read_text(encoding='utf-8')) == dict(sft=1)
 
 
 def test_what_another_process_began_stays(tmp_path):
@@ -297,13 +297,13 @@ def test_what_another_process_began_stays(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     "Guard: a read-only folder was a traceback in a notebook."
     store = Store(tmp_path/'run', get_profile('tiny'))
-    (store.run/'sft').write_text('a file where a folder should be')
+    (store.run/'sft').write_text('a file where a folder should be', encoding='utf-8')
     for work in (store.path, store.begin):
         with pytest.raises(UserError, match='cannot use .*sft'): work('sft')
     code = f'import os; os.setgid(65534); os.setuid(65534)\nfrom pathlib import Path\nfrom thinkact_nb.env import *\nfrom thinkact_nb.files import *\nfrom thinkact_nb.hub import *\nfrom thinkact_nb.store import *\ntry: Store({str(tmp_path/"other")!r}, get_profile("tiny"))\nexcept UserError as e: print(e)'
     if os.getuid(): pytest.skip('only root can become somebody else')
     tmp_path.chmod(0o755)
-    done = subprocess.run([sys.executable, '-c', 'import sys, thinkact_nb.store\n' + code], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, capture_output=True, cwd='/')
+    done = subprocess.run([sys.executable, '-c', 'import sys, thinkact_nb.store\n' + code], env=os.environ | {'PYTHONPATH': str(ROOT)}, text=True, capture_output=True, cwd='/', encoding='utf-8')
     assert re.search('cannot (use|write to) .*other.* .Permission denied.: choose another --run folder', done.stdout), done.stdout + done.stderr
 
 
@@ -311,7 +311,7 @@ def test_what_runs_is_recorded_and_not_where_the_user_stands(tmp_path, monkeypat
     "Guard: the commit of whatever repository the user stood in went into config.json."
     subprocess.run('git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x', shell=True, check=True, cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
-    other = subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()
+    other = subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, encoding='utf-8').stdout.strip()
     found = json.loads(Store(tmp_path/'run', get_profile('tiny')).config)['commit']
-    ours = subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, cwd=ROOT)
+    ours = subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, cwd=ROOT, encoding='utf-8')
     assert found != other and found == (ours.stdout.strip() if (ROOT/'.git').exists() else None)

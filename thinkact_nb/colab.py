@@ -78,7 +78,7 @@ def pip(
 ):
     "Run pip. Raises `InstallError` with its last lines if it fails."
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    done = subprocess.run([*pip, *words], capture_output=True, text=True)
+    done = subprocess.run([*pip, *words], capture_output=True, text=True, encoding="utf-8")
     last = "\n".join((done.stderr or done.stdout).splitlines()[-8:])
     if done.returncode:
         raise InstallError(f"pip could not {words[0]} what thinkact_nb needs; restart the session "

@@ -35,7 +35,7 @@ def from_npm():
             if name == 'chromium': (folder/'chromium').write_bytes(body), (folder/'chromium').chmod(0o755)
             else: tarfile.open(fileobj=io.BytesIO(body)).extractall(folder, filter='data')
     import matplotlib
-    (folder/'fonts.conf').write_text(FONTS.format(fonts=Path(matplotlib.get_data_path())/'fonts'/'ttf', cache=(folder/'cache').resolve()))
+    (folder/'fonts.conf').write_text(FONTS.format(fonts=Path(matplotlib.get_data_path())/'fonts'/'ttf', cache=(folder/'cache').resolve()), encoding='utf-8')
     os.environ.update(LD_LIBRARY_PATH=str((folder/'lib').resolve()), FONTCONFIG_PATH=str(folder.resolve()))
     return folder
 
@@ -105,10 +105,10 @@ def playground(tab, shots):
     "What is wrong with the playground of notebook 01c in JupyterLab, after a click on Run."
     kernel, port, cell = HERE/'share'/'jupyter'/'kernels'/'thinkact', 18888, 'from thinkact_nb.pool import Playground; Playground().show()'
     kernel.mkdir(parents=True, exist_ok=True)
-    (kernel/'kernel.json').write_text(json.dumps(dict(display_name='thinkact', language='python', argv=[str(Path('.venv/bin/python').absolute()), '-m', 'ipykernel_launcher', '-f', '{connection_file}'])))
+    (kernel/'kernel.json').write_text(json.dumps(dict(display_name='thinkact', language='python', argv=[str(Path('.venv/bin/python').absolute()), '-m', 'ipykernel_launcher', '-f', '{connection_file}'])), encoding='utf-8')
     notebook = dict(cells=[dict(cell_type='code', id='a', metadata={}, source=cell, outputs=[], execution_count=None)], metadata=dict(kernelspec=dict(name='thinkact', display_name='thinkact')), nbformat=4, nbformat_minor=5)
     (folder := HERE/'lab').mkdir(exist_ok=True)
-    (folder/'play.ipynb').write_text(json.dumps(notebook))
+    (folder/'play.ipynb').write_text(json.dumps(notebook), encoding='utf-8')
     server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', f'--ServerApp.root_dir={folder.resolve()}'],
                               env=os.environ | dict(LD_LIBRARY_PATH='', THINKACT_RENDERER='tiny'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -91,12 +91,12 @@ class Bench:
             if cell['cell_type'] == 'code': cell['outputs'] = []
         (home/'in.ipynb').write_text(json.dumps(nb), encoding='utf-8')
         before = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
-        done = subprocess.run([python, '-c', EXECUTE, home/'in.ipynb', work, HERE/f'{name}.out.ipynb'], env=self.environment(home), capture_output=True, text=True)
+        done = subprocess.run([python, '-c', EXECUTE, home/'in.ipynb', work, HERE/f'{name}.out.ipynb'], env=self.environment(home), capture_output=True, text=True, encoding='utf-8')
         if done.returncode: raise Failed(done.stderr[-3000:])
         after = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
         changed = {k: (v, after.get(k)) for k, v in before.items() if after.get(k) != v}
         if wrong := changed.keys() - {*MAY_CHANGE, *TOO_OLD}: raise Failed(f'the install cell replaced {", ".join(sorted(wrong))}')
-        said = text_of(json.loads((HERE/f'{name}.out.ipynb').read_text()))
+        said = text_of(json.loads((HERE/f'{name}.out.ipynb').read_text(encoding='utf-8')))
         if not re.search(r'physics by pybullet\S* \d', said): raise Failed('the install cell names no PyBullet')
         return said, round(time.monotonic() - start), int(re.search(r'ready after (\d+) s', said)[1]), changed
 

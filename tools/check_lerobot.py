@@ -17,7 +17,7 @@ def write(folder):
     to_lerobot(rows, folder/'export', SimPool(0))
     seen = [record_episode((make_scene(r['task'], r['level'], r['seed']), parse_output(r['output']).program, 128)) for r in rows]
     np.savez(folder/'seen.npz', **{f'{name}{i}': episode[name] for i, episode in enumerate(seen) for name in ('frames', 'state', 'action')})
-    (folder/'said.json').write_text(json.dumps([dict(task=r['instruction'], think=parse_output(r['output']).think) for r in rows]))
+    (folder/'said.json').write_text(json.dumps([dict(task=r['instruction'], think=parse_output(r['output']).think) for r in rows]), encoding='utf-8')
 
 
 def read(folder):
@@ -26,7 +26,7 @@ def read(folder):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
     camera = 'observation.images.front'
     dataset = LeRobotDataset('local/tabletop', root=folder/'export', video_backend='pyav')
-    seen, said = np.load(folder/'seen.npz'), json.loads((folder/'said.json').read_text())
+    seen, said = np.load(folder/'seen.npz'), json.loads((folder/'said.json').read_text(encoding='utf-8'))
     print(f"lerobot {importlib.metadata.version('lerobot')}, format {dataset.meta.info['codebase_version']}: {dataset.num_episodes} episodes, {dataset.num_frames} frames, {dataset.fps} per second")
     assert dataset.num_episodes == len(said) and set(dataset.meta.stats) >= {camera, 'observation.state', 'action'}
     print(f"{'episode':>7} {'frames':>6}  {'worst PSNR (dB)':>15}  task")

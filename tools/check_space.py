@@ -95,7 +95,7 @@ def main(python):
     from playwright.sync_api import sync_playwright
     shots = HERE/'shots'
     shots.mkdir(parents=True, exist_ok=True)
-    with open(HERE/'space.log', 'w') as log:
+    with open(HERE/'space.log', 'w', encoding='utf-8') as log:
         app = begin(python, log)
         try:
             with sync_playwright() as player:

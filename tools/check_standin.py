@@ -79,7 +79,7 @@ def main(settings: Settings):
         table[name] = summary(answers(model.eval(), processor, scenes, images)) | dict(seconds=round(time.time() - start))
         print(name, json.dumps(table[name]), flush=True)
     if settings.out:
-        settings.out.write_text(json.dumps(table, indent=1) + "\n")
+        settings.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def fresh(mine, cfg, tmp):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(body, encoding='utf-8')
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
-    done = subprocess.run([sys.executable, '-c', CLEAN_AND_EXPORT], cwd=tmp, env=env, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, '-c', CLEAN_AND_EXPORT], cwd=tmp, env=env, text=True, capture_output=True, encoding='utf-8')
     said = done.stderr.strip().splitlines()
     return files(tmp, cfg), said[-1:] if done.returncode else [o for o in said if 'default_exp' in o or 'Failed to clean' in o]
 

@@ -116,7 +116,7 @@ def main(
     print(json.dumps(told), *map(json.dumps, rows), sep="\n")
     ours = next(r for r in rows if r["arithmetic"] == "float16, the rule, scaled")
     assert ours["finite"] and ours["cosine"] > .999 and abs(ours["loss"] - rows[0]["loss"]) < .02, ours
-    out.write_text(json.dumps(dict(tokenizer=told, scenes=scenes, rows=rows), indent=1) + "\n")
+    out.write_text(json.dumps(dict(tokenizer=told, scenes=scenes, rows=rows), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__": tyro.cli(main)

@@ -50,7 +50,7 @@ def tried(name, command, steps):
         begun = time.monotonic()
         said, status = '', 0
         for words in steps:
-            done = subprocess.run(words, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            done = subprocess.run(words, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
             said, status = said + done.stdout, done.returncode
             if status: break
         seconds = time.monotonic() - begun

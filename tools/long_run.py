@@ -52,7 +52,7 @@ def reinforce(settings, seed):
     store = store_of(settings, seed)
     if (log := store.run / "rl" / "ppo" / "log.json").exists(): return
     with SimPool(1) as pool: rows = train_rl(store, pool, seed=seed, resume=True, updates=settings.updates)
-    log.write_text(rows.to_json(orient="records", indent=0) + "\n")
+    log.write_text(rows.to_json(orient="records", indent=0) + "\n", encoding="utf-8")
 
 
 def measure(settings):

@@ -102,7 +102,7 @@ def pytest(copy, tests, seconds):
         try: os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError: process.kill()
         process.join()
-        return status, said.read_text(errors='replace')
+        return status, said.read_text(errors='replace', encoding='utf-8')
 
 
 class Run:
@@ -121,13 +121,13 @@ class Run:
     def kept(self):
         "What an interrupted run has found, if the package and its tests are still the same."
         file = self.root/KEPT
-        kept = json.loads(file.read_text()) if file.exists() else {}
+        kept = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
         return kept.get('found', {}) if kept.get('state') == self.state else {}
 
     def keep(self, name, result):
         self.found[name] = result
         part = self.root/f'{KEPT}.part'
-        part.write_text(json.dumps(dict(state=self.state, found=self.found)))
+        part.write_text(json.dumps(dict(state=self.state, found=self.found)), encoding='utf-8')
         part.replace(self.root/KEPT)
 
     def each(self, work, items):

@@ -433,10 +433,10 @@ class Run:
 def save(model, processor, run):
     "What `load_base` loads: half precision, no optimizer."
     start = run.settings.start
-    model.config.vision_config.model_args = json.loads((start / "config.json").read_text())["vision_config"]["model_args"] if start else tower_settings()
+    model.config.vision_config.model_args = json.loads((start / "config.json").read_text(encoding="utf-8"))["vision_config"]["model_args"] if start else tower_settings()
     model.save_pretrained(run.settings.folder, state_dict={k: v.half().contiguous() for k, v in weights_of(model).items()})
     processor.save_pretrained(run.settings.folder)
-    (run.settings.folder / "pretraining.json").write_text(json.dumps(run.entries, indent=0) + "\n")
+    (run.settings.folder / "pretraining.json").write_text(json.dumps(run.entries, indent=0) + "\n", encoding="utf-8")
 
 
 def main(settings: Settings):

@@ -41,7 +41,7 @@ def arm(settings, rate):
     profile = replace(PROFILES["tiny"], demonstrations=settings.demonstrations, sft_learning_rate=rate)
     store = Store(folder, profile, seed=0)
     if (folder / "judged.json").exists():
-        return json.loads((folder / "judged.json").read_text())
+        return json.loads((folder / "judged.json").read_text(encoding="utf-8"))
     if not store.has("data"):
         with SimPool(1) as pool:
             make_dataset(settings.demonstrations, store.begin("data"), pool, seed=SPLITS["train"])
@@ -53,7 +53,7 @@ def arm(settings, rate):
     by_task = {task: int(n) for task, n in rows.groupby("task").success.sum().items()}
     judged = dict(rate=rate, scenes=len(rows), parsed=int(rows.parsed.sum()), successes=int(rows.success.sum()), true_claims=round(sum(told) / len(told), 4),
                   action_loss=round(float(log.eval_action_loss.dropna().iloc[-1]), 4), steps=int(log.step.max()), by_task=by_task)
-    (folder / "judged.json").write_text(json.dumps(judged) + "\n")
+    (folder / "judged.json").write_text(json.dumps(judged) + "\n", encoding="utf-8")
     return judged
 
 
@@ -63,7 +63,7 @@ def main(settings: Settings):
     for row in table:
         print(json.dumps(row))
     best = max(table, key=lambda r: (r["successes"], r["parsed"], -r["rate"]))
-    settings.out.write_text(json.dumps(dict(arms=table, chosen=best["rate"]), indent=1) + "\n")
+    settings.out.write_text(json.dumps(dict(arms=table, chosen=best["rate"]), indent=1) + "\n", encoding="utf-8")
     print("chosen:", best["rate"])
 
 

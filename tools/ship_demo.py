@@ -28,9 +28,9 @@ def main(settings: Settings):
         folder.mkdir(parents=True)
         for name in files:
             shutil.copy(settings.run / stage / name, folder)
-        config = json.loads((folder / "adapter_config.json").read_text())
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = "thinkact_nb/standin"
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         seal(folder, files, base=read_seal(settings.run / stage)["base"])
     (SHIPPED / "eval").mkdir()
     shutil.copy(settings.run / "eval" / "episodes.parquet", SHIPPED / "eval")

@@ -281,7 +281,7 @@ class Soak:
             machine, repo = Machine(self.home/f'twin-{job}', job, f'tester/twin-{job}'), f'tester/twin-{job}'
             try: machine.process.join(ROUND)
             finally: machine.end()
-            if machine.process.exitcode: sys.exit(f'the twin of {job} ended with {machine.process.exitcode}:\n{machine.said.read_text()[-3000:]}')
+            if machine.process.exitcode: sys.exit(f'the twin of {job} ended with {machine.process.exitcode}:\n{machine.said.read_text(encoding="utf-8")[-3000:]}')
             self.twins[job] = weights(self.hub.repository(repo).commits) | ends_of(job, machine.folder)
             self.say(f'twin of {job}: {len(self.twins[job])} files after {time.monotonic() - self.start:.0f} s')
         return self.twins[job]
@@ -324,7 +324,7 @@ class Soak:
             self.result.restarts['lives'] += 1
             machine.begin()
         else:
-            self.result.faults.append(f'{machine.job} ended with {status}: {machine.said.read_text()[-1500:]}')
+            self.result.faults.append(f'{machine.job} ended with {status}: {machine.said.read_text(encoding="utf-8")[-1500:]}')
             machine.done = True
 
     def turn(self, machines):
@@ -344,7 +344,7 @@ class Soak:
                 now = time.monotonic()
                 if now > self.over: return [], False
                 if now > began + ROUND:
-                    told = ' | '.join(m.said.read_text()[-700:] for m in machines if not m.done)
+                    told = ' | '.join(m.said.read_text(encoding='utf-8')[-700:] for m in machines if not m.done)
                     self.result.faults.append(f'a round of {job} hangs: {told}')
                     return [], False
                 if now > until: chosen, until = self.turn(machines)

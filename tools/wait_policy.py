@@ -64,7 +64,7 @@ def rate(policy, busy):
     env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
     # the package sets a short spin where nothing is set: spinning without end is libgomp's own default
     env |= POLICIES[policy] or dict(GOMP_SPINCOUNT="30000000000")
-    done = subprocess.run([sys.executable, "-c", STEP, str(SECONDS)], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", STEP, str(SECONDS)], env=env, capture_output=True, text=True, encoding="utf-8")
     for other in others:
         other.kill()
     return float(done.stdout.split()[-1])
@@ -84,7 +84,7 @@ def main(settings: Settings):
     result = dict(steps_per_second=table, cores=os.cpu_count(), seconds=round(time.time() - start))
     print(json.dumps(result))
     if settings.out:
-        settings.out.write_text(json.dumps(result, indent=1) + "\n")
+        settings.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
