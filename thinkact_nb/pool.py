@@ -187,7 +187,7 @@ def _result(self:SimPool, future):
     "The result of a job. Raises `Lost`."
     return future.result()
 
-# %% ../nbs/01c_pool.ipynb #0d5be8c4
+# %% ../nbs/01c_pool.ipynb #4b000012
 _FILE = """workers import the script that begins them, and {} is no file: save it as one, or use SimPool(0)"""
 _GUARD = """this script begins workers anew in every worker that imports it: put what it does under \
 `if __name__ == "__main__":`, or use SimPool(0)"""
@@ -198,6 +198,7 @@ def _check_script():
     file = getattr(main, "__file__", None)
     if file and not getattr(main, "__spec__", None) and not Path(file).exists(): raise UserError(_FILE.format(file))
 
+# %% ../nbs/01c_pool.ipynb #0d5be8c4
 @patch
 def _begin(self:SimPool):
     "A new worker for this thread. Raises `EOFError` or `OSError` if it dies before it begins."
@@ -279,7 +280,7 @@ def write_video(
     frames:list, # (height, width, 3), uint8, even sides
     file
 ):
-    "Frames to an MP4 (H.264, yuv420p): the same frames give the same bytes. Raises `NoFilm` without an ffmpeg that can."
+    "Frames to an MP4 (H.264, yuv420p): the same frames give the same bytes. Raises `NoFilm`."
     import imageio.v2 as imageio
     small = ["-crf", "28", "-movflags", "+faststart", "-threads", "1"]
     try:

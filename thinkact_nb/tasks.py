@@ -203,7 +203,7 @@ def spread(
     pairs = [(t, l) for t in tasks for l in levels]
     return [make_scene(*pairs[i % len(pairs)], seed + i // len(pairs), perturb) for i in range(n)]
 
-# %% ../nbs/01b_tasks.ipynb #3fbdd6e6
+# %% ../nbs/01b_tasks.ipynb #4b000021
 class Sentence(gymnasium.spaces.Text):
     "A text that an environment says, which Gymnasium's asynchronous vector environments hand over too."
 
@@ -213,6 +213,7 @@ def _(space, shared_memory, n=1): return np.frombuffer(shared_memory.get_obj(), 
 @write_to_shared_memory.register(Sentence)
 def _(space, index, value, shared_memory): read_from_shared_memory(space, shared_memory)[index] = value
 
+# %% ../nbs/01b_tasks.ipynb #3fbdd6e6
 class TabletopEnv(gymnasium.Env):
     "The tabletop as a Gymnasium environment: one step per episode, the action is the policy's text."
     metadata = dict(render_modes=["rgb_array"], render_fps=24)
