@@ -87,5 +87,5 @@ def test_a_page_that_did_not_train_shows_what_comes_with_the_package_and_says_so
     env.say.cache_clear()
     store = Store(tmp_path/'run', get_profile('t4'))
     assert store.borrow('sft', 'log.json') == SHIPPED/'sft' and "of the stand-in's demo run" in capfd.readouterr().err
-    (store.path('sft')/'log.json').write_text('[]')
+    (store.path('sft')/'log.json').write_text('[]', encoding='utf-8')
     assert store.borrow('sft', 'log.json') == store.run/'sft' and capfd.readouterr().err == ''

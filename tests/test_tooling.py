@@ -230,13 +230,13 @@ def test_run_notebooks_replaces_outputs(project):
 def test_an_output_that_is_not_what_the_code_gives_is_found(project):
     "Guard: 04 showed pictures of 160 px a day after its code drew larger ones, and 05 thinks that no rerun wrote."
     path = project/'nbs/00_first.ipynb'
-    nb = json.loads(path.read_text())
+    nb = json.loads(path.read_text(encoding='utf-8'))
     def stored(text): nb['cells'][3]['outputs'] = [dict(output_type='execute_result', data={'text/plain': [text]}, metadata={})]
     for text, status in (('4', 0), ('5', 1)):
         stored(text)
         write(path, nb)
-        kept = path.read_text()
-        assert run(project, 'run_notebooks.py', '--check')[0] == status and path.read_text() == kept
+        kept = path.read_text(encoding='utf-8')
+        assert run(project, 'run_notebooks.py', '--check')[0] == status and path.read_text(encoding='utf-8') == kept
     assert "cell cell3 says something else: '5' is now '4'" in run(project, 'run_notebooks.py', '--check')[1]
     status, told = run(project, 'run_notebooks.py')
     assert status == 0 and 'says something else' in told and run(project, 'run_notebooks.py', '--check')[0] == 0

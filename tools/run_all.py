@@ -60,7 +60,7 @@ def machine(name, settings, forms):
     kept = {k: v for k, v in os.environ.items() if k in ('PATH', 'LANG', 'IN_TEST', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY')}
     env = kept | dict(HOME=str(home), PYTHONPATH=str(ROOT), TOKENIZERS_PARALLELISM='false', TQDM_DISABLE='1', MPLBACKEND='agg', HF_HOME=str(home/'hf')) | settings
     start, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, Path(__file__).resolve(), '--execute', home/'in.ipynb', home/'out.ipynb'], cwd=work, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, Path(__file__).resolve(), '--execute', home/'in.ipynb', home/'out.ipynb'], cwd=work, env=env, capture_output=True, text=True, encoding='utf-8')
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     said = done.stdout + done.stderr
     if (home/'out.ipynb').exists():
