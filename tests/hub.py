@@ -8,6 +8,8 @@ API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|preuplo
 FILE = re.compile(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 LFS = re.compile(r"/(?:(dataset)s/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch$")
 BINARY = (".safetensors", ".parquet", ".pt", ".pth", ".png", ".mp4", ".bin", ".whl")
+# what each token may do: everything of its owner's, read only, nothing of a repository that is private
+TOKENS = {"hf_good": "write", "hf_read": "read", "hf_blind": "fineGrained"}
 DATE = "2026-01-01T00:00:00.000Z"
 
 class Refusal(Exception):
@@ -82,15 +84,16 @@ class Handler(BaseHTTPRequestHandler):
     def find(self, hub, kind, name, write=False):
         repository = hub.repositories.get((kind or "model", name))
         if write and not self.user: raise Refusal(401, "Invalid username or password.", None)
-        if repository is None or repository.private and not self.user: raise Refusal(404, "Repository not found", "RepoNotFound")
-        if write and name.split("/")[0] != self.user: raise Refusal(403, "Forbidden", None)
+        sees = self.user and self.role != "fineGrained"
+        if repository is None or repository.private and not sees: raise Refusal(404, "Repository not found", "RepoNotFound")
+        if write and (name.split("/")[0] != self.user or self.role != "write"): raise Refusal(403, "Forbidden", None)
         return repository
 
     def route(self, hub, raw):
         address, token = urlsplit(self.path), self.headers.get("Authorization", "").removeprefix("Bearer ")
-        path, self.user = address.path, "tester" if token == "hf_good" else ""
+        path, self.user, self.role = address.path, "tester" if token in TOKENS else "", TOKENS.get(token)
         if token and not self.user: raise Refusal(401, "Invalid credentials in Authorization header", None)
-        if path == "/api/whoami-v2": return 200, dict(type="user", name=self.user, orgs=[])
+        if path == "/api/whoami-v2": return 200, dict(type="user", name=self.user, orgs=[], auth=dict(accessToken=dict(role=self.role)))
         if path == "/api/validate-yaml": return 200, dict(errors=[], warnings=[])
         if path == "/api/repos/create": return self.create(hub, json.loads(raw))
         if m := LFS.match(path): return self.batch(hub, *m.groups(), json.loads(raw))
@@ -104,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{owner}/{asked['name']}"
         url = f"{hub.url}/{name}" if kind == "model" else f"{hub.url}/{kind}s/{name}"
         if not self.user: raise Refusal(401, "Invalid username or password.", None)
-        if owner != self.user: raise Refusal(403, "You don't have the rights to create a model under this namespace", None)
+        if owner != self.user or self.role != "write": raise Refusal(403, "You don't have the rights to create a model under this namespace", None)
         if (kind, name) in hub.repositories: return 409, dict(error="You already created this repo", url=url, name=name)
         hub.repositories[kind, name] = Repository(asked.get("visibility") == "private" or bool(asked.get("private")))
         return 200, dict(url=url, name=name)

@@ -130,9 +130,54 @@ def test_a_repository_of_somebody_else_is_refused(hub, tmp_path, repo, planted, 
     assert said in good(done).stdout
 
 
-def test_a_token_that_the_hub_does_not_know_is_found_out_at_the_start(hub, tmp_path):
-    done = good(python(hub, tmp_path, 'Store("a", hub="tester/run"); print("started")', token='hf_wrong'))
-    assert done.stdout == 'started\n' and 'HTTP 401' in done.stderr and 'hf_wrong' not in done.stderr
+SAID = """
+def begin(run, repo, resume=False, token=None):
+    connect.cache_clear(), say.cache_clear()
+    if token is not None: os.environ.pop("HF_TOKEN", None), os.environ.update(HF_TOKEN=token)
+    try: Store(run, hub=repo, resume=resume)
+    except UserError as e: print(repo, resume, "refused:", e)
+    else: print(repo, resume, "begun")
+"""
+REFUSED = [('hf_wrong', 'tester/run', False, 'the Hub does not know this token (HTTP 401)'), ('hf_wrong', 'tester/run', True, 'the Hub does not know this token (HTTP 401)'),
+           ('hf_read', 'tester/run', False, 'this token may only read (HTTP 403)'), ('hf_read', 'tester/none', True, 'this token may only read (HTTP 403)'),
+           ('hf_blind', 'tester/run', True, 'this token may not write to tester/run (HTTP 403)'), ('hf_good', 'other/run', True, 'other/run is not yours to write to (HTTP 403): tester is logged in'),
+           ('', 'tester/run', True, 'without a login the Hub shows no tester/run'), ('', 'tester/none', True, 'without a login the Hub shows no tester/none')]
+BEGUN = [('', 'tester/none', False), ('', 'tester/open', True), ('hf_good', 'tester/run', True), ('hf_good', 'tester/new', True)]
+
+
+def test_what_a_token_may_not_do_is_said_before_the_work(hub, tmp_path):
+    "Guard: 401, 403 and 404 had one cause, `not yours to write to`; and without a login --resume began a run anew (huggingface_hub#1653, sillsdev/silnlp#791)."
+    for name, private in (('tester/run', True), ('other/run', True), ('tester/open', False)): hub.repositories['model', name] = loopback.Repository(private)
+    before = {name: len(repository.commits) for (_, name), repository in hub.repositories.items()}
+    done = good(python(hub, tmp_path, f'import os{SAID}for token, repo, resume in {[case[:3] for case in REFUSED]}: begin("new", repo, resume, token)'))
+    for (_, repo, resume, said), line in zip(REFUSED, done.stdout.splitlines(), strict=True): assert line.startswith(f'{repo} {resume} refused: {said}'), line
+    assert not (tmp_path/'new').exists() and before == {name: len(repository.commits) for (_, name), repository in hub.repositories.items()}, 'a refused run leaves nothing'
+    assert not any(case[0] in done.stdout + done.stderr for case in REFUSED if case[0])
+    done = good(python(hub, tmp_path, f'import os{SAID}for i, (token, repo, resume) in enumerate({BEGUN}): begin(f"run{{i}}", repo, resume, token)'))
+    assert done.stdout.splitlines() == [f'{repo} {resume} begun' for _, repo, resume in BEGUN]
+
+
+def test_a_hub_that_cannot_be_reached_is_no_refusal_but_continues_nothing(hub, tmp_path):
+    "Guard: offline, --resume began anew on a fresh machine what was on the Hub."
+    done = good(python(hub, tmp_path, f'import os\nHub.tries = 1{SAID}begin("a", "tester/run"); begin("b", "tester/run", True)', HF_ENDPOINT='http://127.0.0.1:9'))
+    begun, refused = done.stdout.splitlines()
+    assert begun == 'tester/run False begun' and refused.startswith('tester/run True refused: cannot look at tester/run (ConnectError), so it cannot be continued')
+    assert 'token' not in done.stdout + done.stderr and not (tmp_path/'b').exists()
+
+
+def test_the_command_line_says_resume_to_the_store(monkeypatch):
+    from thinkact_nb import cli, options
+    asked = []
+    monkeypatch.setattr(options, 'Store', lambda *words, **named: asked.append(named))
+    for words in (['data', '--hub', 'a/b'], ['data', '--hub', 'a/b', '--resume']): cli.parse(words).store()
+    assert [named['resume'] for named in asked] == [False, True]
+
+
+def test_a_token_that_expires_during_the_work_loses_nothing(hub, tmp_path):
+    "Guard: what is not pushed stays, and is said with its cause."
+    hub.refuse = lambda method, path: 401 if '/commit/' in path and len(hub.repository('tester/run').commits) > 1 else None
+    done = good(python(hub, tmp_path, 'store = Store("a", hub="tester/run"); train(store, 1); print(store.checkpoint("sft").name)'))
+    assert done.stdout == 'checkpoint-1\n' and 'not pushed to tester/run (the Hub does not know this token (HTTP 401)' in done.stderr
 
 
 def test_what_is_not_data_is_not_fetched(hub, tmp_path):

@@ -47,7 +47,7 @@ def test_a_machine_that_does_not_say_how_much_memory_it_has(monkeypatch, capsys)
 @pytest.mark.parametrize('reader', ['true', 'head -1'])
 def test_a_reader_that_goes_away_stops_no_work(tmp_path, reader):
     "Guard: BrokenPipeError as a traceback (Backblaze/B2_Command_Line_Tool#1071)."
-    said = python(None, '-c', f'set -o pipefail; {sys.executable} -c "{MAIN}" env | {reader}', cwd=tmp_path, executable='bash')
+    said = python(None, '-c', f'set -o pipefail; {sys.executable} -c "{MAIN}" data --help | {reader}', cwd=tmp_path, executable='bash')
     assert said.returncode == 0 and not said.stderr, said.stderr[-500:]
 
 

@@ -184,7 +184,8 @@ def store(self:Common, new=False, shipped=False, profile=None) -> Store:
     asked = get_profile(self.profile) if self.profile else profile
     begins = new and not (Path(self.run) / "config.json").exists()
     if begins and self.set and not self.hub: asked = self.changed(asked or get_profile())
-    store = Store(self.run, asked, self.hub, self.seed, new, public=self.public, shipped=shipped)
+    store = Store(self.run, asked, self.hub, self.seed, new, public=self.public, shipped=shipped,
+                  resume=self.resume)
     if self.set: store.profile = self.changed(store.profile)
     return store
 

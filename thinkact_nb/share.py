@@ -13,7 +13,7 @@ import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from .env import UserError, check_seed
 from .files import render, write_json
-from .hub import public_fault
+from .hub import in_short, public_fault, refusal
 from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
 from .tasks import RELATIONS, TASKS
 from .pool import FPS, SimPool, record_episode, write_video
@@ -125,8 +125,8 @@ def push_to_hub(
                               allow_patterns=["README.md", "*.parquet", "*.png"])
     except UserError: raise
     except Exception as e:
-        raise UserError(f"cannot push to {repo} ({str(e).splitlines()[0]}): log in with `hf auth login`, "
-                        "and name a repository of yours")
+        told = refusal(e, repo)
+        raise UserError(f"cannot push to {repo}: {told or f'{in_short(e)}: check the network'}") from e
     return str(address)
 
 # %% ../nbs/02b_share.ipynb #0b7b9a3e
@@ -141,7 +141,8 @@ def stream_dataset(
     try: rows = load_dataset(repo, split="train", streaming=True)
     except Exception as e:
         why = str(e).splitlines()[0][:150]
-        raise UserError(f"cannot stream {repo} ({why}): check its name, the network and `hf auth login`")
+        told = refusal(e, repo, reads=True)
+        raise UserError(f"cannot stream {repo}: {told or f'{why}: check its name and the network'}")
     missing = [c for c in needed if c not in (rows.features or COLUMNS)]
     if missing: raise UserError(f"{repo} lacks the column {missing[0]}: it needs {', '.join(needed)}")
     plain = rows.select_columns(needed).cast_column("image", Picture(decode=False))

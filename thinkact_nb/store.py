@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from .env import PROFILES, Profile, UserError, get_profile, hardware, say
 from .files import (NUMBER, SEAL, damage, disk_fault, git_id, misfit, on_disk, plain_name, read_json,
                                read_seal, seal, step_of, write_json)
-from .hub import Push, connect, in_short
+from .hub import Push, connect, in_short, refusal
 
 # %% ../nbs/00c_store.ipynb #965a8cdd
 PACKAGE = Path(importlib.util.find_spec("thinkact_nb").origin).parent
@@ -102,13 +102,14 @@ class Store:
         seed:int=0,      # recorded in the folder's configuration
         new:bool=True,   # False: the folder must exist, here or on the Hub
         shipped:bool=False, # True: the stand-in's adapters that come with thinkact_nb will do where the run has none
-        public:bool=False # True: the repository may be one that everybody can read
+        public:bool=False, # True: the repository may be one that everybody can read
+        resume:bool=False # True: it is to be continued, so a repository that cannot be looked at is refused
     ):
         if isinstance(profile, str): profile = get_profile(profile)
         self.run, self.hub, self.shipped = Path(run), self._connect(hub, public), shipped
         config = self.run / "config.json"
         with on_disk(): there = config.exists()
-        if self.hub and not there: self._fetch_config(profile)
+        if self.hub and not there: self._fetch_config(profile, resume)
         if not new and not config.exists():
             raise UserError(f"no run in {run}: run `thinkact demo --run {run}` or `thinkact data --run {run}` first")
         found = self._read(config) if config.exists() else None
@@ -172,10 +173,13 @@ def _warn(self:Store):
 
 # %% ../nbs/00c_store.ipynb #2f309abc
 @patch
-def _fetch_config(self:Store, profile):
-    "On a fresh machine the repository says which run this is."
+def _fetch_config(self:Store, profile, resume):
+    "On a fresh machine the repository says which run this is, and what the token may not do is said before the work."
     try:
-        found = self.hub.files()
+        found = self.hub.enter() if self.hub.login else self.hub.files()
+        if resume and not found.commit:
+            raise UserError(f"without a login the Hub shows no {self.hub.repo}, so it cannot be continued: "
+                            "run `hf auth login`, or leave out --resume to begin anew")
         if "config.json" not in found.files: return
         with on_disk(): self.run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.run) as aside:
@@ -186,6 +190,11 @@ def _fetch_config(self:Store, profile):
     except UserError: raise
     except Exception as e:
         if disk_fault(e): raise UserError(disk_fault(e)) from e
+        told = refusal(e, self.hub.repo, reads=True)
+        if told: raise UserError(f"{told}, or leave out --hub") from e
+        if resume:
+            raise UserError(f"cannot look at {self.hub.repo} ({in_short(e)}), so it cannot be continued: "
+                            "check the network, or leave out --resume to begin anew") from e
         say(f"cannot read {self.hub.repo} ({in_short(e)}): everything stays on this machine for now")
 
 # %% ../nbs/00c_store.ipynb #875aec71
@@ -365,7 +374,8 @@ def _reading(self:Store, otherwise):
     try: yield
     except UserError: raise
     except Exception as e:
-        network = f"cannot read {self.hub.repo} ({in_short(e)}): check the network and `hf auth login`, or {otherwise}"
+        told = refusal(e, self.hub.repo, reads=True)
+        network = f"{told or f'cannot read {self.hub.repo} ({in_short(e)}): check the network'}, or {otherwise}"
         raise UserError(disk_fault(e) or network) from e
 
 # %% ../nbs/00c_store.ipynb #1e470013

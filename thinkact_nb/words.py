@@ -13,6 +13,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedConfig
 from .env import Profile, UserError, check_name
+from .hub import refusal
 from .store import PACKAGE
 from .sim import BINS, SKILLS
 
@@ -116,7 +117,7 @@ def from_hub(
         elif RepositoryNotFoundError in kinds:
             why = ("the Hub shows no such repository: check the name, "
                    f"log in with `hf auth login` if it is private, or use {MIRROR}")
-        else: why = f"{str(e).splitlines()[0][:200]} (without a token, the mirror {MIRROR} may do)"
+        else: why = refusal(e, name, reads=True) or f"{str(e).splitlines()[0][:200]} (the mirror {MIRROR} may do)"
         raise UserError(f"cannot load {name}: {why}")
 
 # %% ../nbs/02c_words.ipynb #d1172d1a
