@@ -40,9 +40,10 @@ def test_nothing_that_takes_longer_than_five_minutes_begins_by_itself():
 def test_a_form_is_filled_in_as_a_learner_would():
     "Guard: `make test-tabs` would run each page without a repository and without training, and find nothing."
     sys.path.insert(0, str(ROOT/'tools'))
-    from run_all import LENT, cells
+    from run_all import LENT, cells, needed
     filled = cells(NOTEBOOKS['04_sft'][1], HUB='you/robot', TRAIN=True)
     assert '\nHUB = "you/robot" #@param' in filled and '\nTRAIN = True #@param' in filled and cells(NOTEBOOKS['02_data'][1]) == NOTEBOOKS['02_data'][1]
+    assert [needed(cell) for cell in ('#| export\nx = 1', '#| eval: false\nx', 'import os', '#| code-fold: true\nfrom a import b', 'x = 1')] == [True] * 4 + [False]
     assert LENT.search("no episodes in run, so those of the stand-in's demo run") and not LENT.search("SFT adapter: none in /tmp/x/run, so the stand-in's that comes with thinkact_nb")
 
 

@@ -1,8 +1,8 @@
 """What somebody meets who opens one page on Colab and chooses *Run all*, without Colab: every cell of start and of the pages 00 to 09, also those that the
 tests leave out, each page in an empty folder with an empty home. Nothing is set at the top, so nothing trains that takes longer than five minutes; a page
 that takes longer than ten minutes of a core fails. With --hub the pages that make a run are tabs of one: each on its own machine, HUB set to a
-repository on 127.0.0.1, TRAIN and EVALUATE on, at tiny sizes, and each must take from the repository what the one before pushed, and none
-of it from the package."""
+repository on 127.0.0.1, TRAIN and EVALUATE on, at tiny sizes and without the lessons, and each must take from the repository what the one before
+pushed, and none of it from the package."""
 import json
 import os
 import re
@@ -48,12 +48,19 @@ def execute(source, out):
     write_nb(nb, out)
 
 
-def machine(name, settings, forms):
+def needed(source):
+    "Whether a cell is no lesson: an import, part of the module, or one that the tests leave out, as are the form and the last section."
+    first = next((line for line in source.splitlines() if not line.startswith('#|')), '')
+    return source.startswith(('#| export', '#| eval: false')) or first.startswith(('import ', 'from '))
+
+
+def machine(name, settings, forms, lessons=True):
     "A page on a machine of its own: what it said, seconds, seconds of processors, and the fault if there was one."
     home = HERE/name
     shutil.rmtree(home, ignore_errors=True)
     (work := home/'content').mkdir(parents=True)
     nb = json.loads((ROOT/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8'))
+    nb['cells'] = [c for c in nb['cells'] if lessons or c['cell_type'] == 'code' and needed(''.join(c['source']))]
     for cell in nb['cells']:
         if cell['cell_type'] == 'code': cell['source'] = cells(''.join(cell['source']), **forms)
     (home/'in.ipynb').write_text(json.dumps(nb), encoding='utf-8')
@@ -83,7 +90,7 @@ def main(
         forms = dict(HUB=REPOSITORY, TRAIN=True, EVALUATE=True)
     for name in names or (TABS if hub else ('start', *(p.stem for p in sorted((ROOT/'nbs').glob('0[0-9]_*.ipynb'))))):
         if hub: settings = client(HERE/name/'hf') | dict(IN_TEST='1')
-        said, seconds, used, fault = machine(name, settings, forms)
+        said, seconds, used, fault = machine(name, settings, forms, lessons=not hub)
         if hub and not fault:
             taken = set(re.findall(rf'([\w ]+): from {REPOSITORY}', said))
             if missing := [what for what in TAKES.get(name, ()) if what not in taken]: fault = f'took no {missing[0]} from the repository'
