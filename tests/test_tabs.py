@@ -1,6 +1,7 @@
 "One run across tabs of Colab: the repository is asked for at the top and remembered, what is missing names its notebook, and nothing long begins by itself."
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from thinkact_nb import env
 from thinkact_nb import store as library
 from thinkact_nb.env import UserError, get_profile
+from thinkact_nb.report import findings
 from thinkact_nb.store import PAGES, SHIPPED, Store, remembered
 
 ROOT = Path(__file__).parent.parent
@@ -90,3 +92,12 @@ def test_a_page_that_did_not_train_shows_what_comes_with_the_package_and_says_so
     assert store.borrow('sft', 'log.json') == SHIPPED/'sft' and "of the stand-in's demo run" in capfd.readouterr().err
     (store.path('sft')/'log.json').write_text('[]', encoding='utf-8')
     assert store.borrow('sft', 'log.json') == store.run/'sft' and capfd.readouterr().err == ''
+
+
+def test_a_report_of_ones_own_episodes_shows_no_log_of_the_demo(tmp_path):
+    "Guard: on a fresh machine the episodes came from the Hub, and beside them stood the training and the sampled rates of the stand-in's demo run."
+    store = Store(tmp_path/'run', get_profile('tiny'), shipped=True)
+    assert set(findings(store)['training']) == {'sft', 'ppo'} and findings(store)['decodings']  # all of it is the demo's
+    shutil.copytree(SHIPPED/'eval', store.run/'eval')
+    found = findings(store)
+    assert (found['training'], found['decodings'], found['costs']) == ({'sft': []}, [], [])

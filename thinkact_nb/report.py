@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'COSTS', 'TRIAL', 'MEASURED', 'INTERVAL', 'RATES', 'DECODED', 'MEANS', 'STUDY', 'PAID', 'RL_CURVES', 'FORMER',
-           'read_log', 'headline', 'costs', 'decodings', 'sampled', 'departures', 'study_rows', 'findings',
+           'lends', 'read_log', 'headline', 'costs', 'decodings', 'sampled', 'departures', 'study_rows', 'findings',
            'model_card', 'percent', 'as_table', 'by_task', 'curves', 'page', 'build_report', 'long_run']
 
 # %% ../nbs/09_report.ipynb #600b9bf8
@@ -22,13 +22,18 @@ COSTS = {str: {"minutes": NUMBER, "done": str, "set?": [str]}}  # of a stage; `s
 TRIAL = dict(trial=NUMBER, stage=str, name=str, hypothesis=str, change=str, result=str, decision=str, numbers=dict,
              minutes=NUMBER, rollouts=NUMBER) | {"plan?": (*NUMBER, type(None))}
 
+def lends(
+    store:Store
+) -> bool:
+    "Whether the report is of the demo run: the run has no episodes, and takes what is `shipped`."
+    return store.shipped and not store.has("eval", "episodes.parquet")
+
 def read_log(
     store:Store,
     stage:str # a name in `MAKES`
 ) -> list[dict]: # one entry per logged step; empty if there is no log
-    "What training wrote along the way; the demo's, if the run has not got that and takes what is `shipped`."
-    file = store.run / stage / "log.json"
-    if store.shipped and not file.exists(): file = SHIPPED / stage / "log.json"
+    "What training wrote along the way; the demo's, beside the demo's episodes."
+    file = (SHIPPED if lends(store) else store.run) / stage / "log.json"
     return read_json(file, LOG, "remove it, or train again") if file.exists() else []
 
 # %% ../nbs/09_report.ipynb #f85dfdb4
@@ -136,8 +141,10 @@ def _failures(table):
     ends = table.groupby(["arm", "failure"], sort=False).size().unstack(fill_value=0)
     return ends.rename(columns={"": "success"}).reset_index()
 
-def _training(store):
-    "The log of SFT, and those of RL that are there."
+def _training(store, arms):
+    "The log of SFT, and those of RL that are there; on a fresh machine those of the arms come from the Hub."
+    if store.hub and not lends(store):
+        for arm in {"sft", *ALGORITHMS} & set(arms): store.has("sft" if arm == "sft" else f"rl/{arm}", "log.json")
     logs = {a: read_log(store, "sft" if a == "sft" else f"rl/{a}") for a in ("sft", *ALGORITHMS)}
     return {a: log for a, log in logs.items() if log or a == "sft"}
 
@@ -159,7 +166,7 @@ def findings(
     table, forced = read_table(store), read_table(store, "interventions")
     plain = lambda frame: json.loads(frame.to_json(orient="records"))
     pairs, compared = _compared(table)
-    arms, training, paid = plain(rates(table, ["level"])), _training(store), costs(store)
+    arms, training, paid = plain(rates(table, ["level"])), _training(store, table.arm), costs(store)
     config = read_json((store.run if store.has("eval", "episodes.parquet") else SHIPPED) / "config.json", CONFIG)
     both = decodings(training, arms, config["profile"]["rl_batch"])
     return dict(

@@ -95,6 +95,9 @@ def main(
             taken = set(re.findall(rf'([\w ]+): from {REPOSITORY}', said))
             if missing := [what for what in TAKES.get(name, ()) if what not in taken]: fault = f'took no {missing[0]} from the repository'
             if lent := LENT.search(said): fault = fault or lent[0]
+        if hub and name == '09_report' and not fault:
+            training = json.loads((HERE/name/'content/run/report/report.json').read_text(encoding='utf-8'))['training']
+            if len(training.get('ppo', ())) != 1: fault = 'the report shows the training of another run'
         if not hub and used > MOST*60: fault = fault or f'takes longer than {MOST} minutes'
         print(f'{name:10} {seconds:5.0f} s, {used:4.0f} s of processors{": " + fault if fault else ""}', flush=True)
         if fault: failed.append(name)
