@@ -40,6 +40,7 @@ from thinkact_nb.files import seal, whole
 from thinkact_nb.loop import DISTURBANCES, TURNS
 from thinkact_nb.model import fingerprint, free_memory, load_model
 from thinkact_nb.pool import SimPool
+from thinkact_nb.reward import with_mishaps
 from thinkact_nb.sft import train_sft
 from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, TOLD, Store, kept
 from thinkact_nb.tasks import spread
@@ -99,14 +100,14 @@ def judged(settings, pool, profile, adapter, name, who=lambda policy: policy, **
         del policy
         free_memory()
         with whole(file) as part: rows.assign(weights=weights).to_parquet(part, index=False)
-    return pd.read_parquet(file)
+    return with_mishaps(pd.read_parquet(file))
 
 
 def exchanged(settings, pool, store, closed):
     "Other thinks from the second look on, each scene under one mishap, against the policy's own: `closed` has its rows under every mishap."
     names, scenes, found = list(DISTURBANCES), spread(settings.test, seed=SPLITS["test"]), {}
     mishaps = [names[i % len(names)] for i in range(len(scenes))]
-    own = pd.concat([closed[(closed.task == s.task) & (closed.seed == s.seed) & (closed.perturbed == m)] for s, m in zip(scenes, mishaps)]).assign(arm="own")
+    own = pd.concat([closed[(closed.task == s.task) & (closed.seed == s.seed) & (closed.mishap == m)] for s, m in zip(scenes, mishaps)]).assign(arm="own")
     for kind in (kind for kind in TURN_THINKS if kind != "own"):
         other = judged(settings, pool, store.profile, store.run / "sft", f"think-{kind}", partial(OtherThinks, kind=kind, profile=store.profile),
                        disturb=mishaps, arm=kind)
@@ -141,7 +142,7 @@ def main(settings: Settings):
         print(mishap or "none", compare(table, "open", "closed"))
     struck = pd.concat([table for mishap, table in tables.items() if mishap], ignore_index=True)
     family = [(f"open, {mishap}", f"closed, {mishap}") for mishap in DISTURBANCES]
-    answers = compare_all(struck.assign(arm=struck.arm + ", " + struck.perturbed), family)
+    answers = compare_all(struck.assign(arm=struck.arm + ", " + struck.mishap), family)
     found |= dict(question=answers.to_dict("records"), all_mishaps=asdict(compare(struck, "open", "closed")), minutes_of_this_call=round((time.process_time() - begun) / 60, 1))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     settings.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def main(settings: Settings):
         mishaps = [MIX[i % len(MIX)] for i in range(settings.test)]
         tables = [judged(settings, pool, profile, store.run / folder, "mix", disturb=mishaps).assign(arm=arm) for arm, folder in (("sft", "sft"), ("ppo", "rl/ppo"))]
     table = pd.concat(tables, ignore_index=True)
-    by = table.assign(mishap=table.perturbed.replace("", "none")).pivot_table(index="mishap", columns="arm", values="success", aggfunc=["sum", "count"])
+    by = table.assign(mishap=table.mishap.replace("", "none")).pivot_table(index="mishap", columns="arm", values="success", aggfunc=["sum", "count"])
     by.columns = ["_".join(names) for names in by.columns]
     solved = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
     found = dict(asdict(settings) | dict(run=None), minutes=round(minutes, 1), machine=hardware(), compared=asdict(compare(table, "sft", "ppo")),

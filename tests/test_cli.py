@@ -223,7 +223,7 @@ ASKED_IN_KOREAN['mine'] = ASKED_IN_KOREAN['put_on']
 USES = "import os; os.environ['THINKACT_USE'] = 'mine.py'\n"
 TRAINED = """
 from dataclasses import replace
-from thinkact_nb.critic import FACTS, facts
+from thinkact_nb.critic import facts, facts_width
 from thinkact_nb.data import expert
 from thinkact_nb.env import PROFILES
 from thinkact_nb.evaluate import ARMS
@@ -231,11 +231,13 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.sim import make_scene
 from thinkact_nb.store import SHIPPED, Store
-scene = make_scene('mine', 'L0', 3)
+from thinkact_nb.sim import TASKS
+TASKS['later'] = TASKS['mine']  # after everything was imported
+scene = make_scene('later', 'L0', 3)
 told = facts([expert(scene), '.'], scene)
 store = Store('run', replace(PROFILES['tiny'], rl_batch=8, rl_micro_batch=4, max_new_tokens=24), shipped=True)
-log = train_rl(store, SimPool(0), 'mine+lam', updates=1, tasks=('mine',))
-print('mine+lam' in ARMS, told.shape == (2, FACTS), told[1].sum() == 8, len(log) == 1, store.has('rl/mine+lam'), (store.run/'rl/mine+lam/value_head.safetensors').exists())
+log = train_rl(store, SimPool(0), 'mine+lam', updates=1, tasks=('later',))
+print('mine+lam' in ARMS, told.shape == (2, facts_width()), told[1].sum() == 8, len(log) == 1, store.has('rl/mine+lam'), (store.run/'rl/mine+lam/value_head.safetensors').exists())
 """
 WITHOUT_TORCH = """
 import sys

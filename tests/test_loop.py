@@ -3,13 +3,16 @@ import json
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from thinkact_nb.env import PROFILES, UserError
 from thinkact_nb.data import expert, read_dataset
+from thinkact_nb.evaluate import paired
 from thinkact_nb.loop import DISTURBANCES, Felt, LoopWorld, budget, changed_since, expert_turn, memory, play, replay, turn_claims
 from thinkact_nb.pool import SimPool
-from thinkact_nb.sim import NO_PROGRAM, Program, make_scene, parse_output, parse_turn, render_output, solve
+from thinkact_nb.sim import NO_PROGRAM, Program, make_scene, parse_output, parse_turn, render_output, scene_of, solve
+from thinkact_nb.reward import with_mishaps
 from thinkact_nb.tasks import spread
 from thinkact_nb.turns import MISHAPS, LoopEnv, loop_episodes, make_turns, noticed, open_turn, run_loop, turn_rows
 from thinkact_nb.world import World
@@ -218,9 +221,24 @@ def test_turns_are_a_dataset_that_is_read_and_goes_on(tmp_path, monkeypatch):
 def test_arms_meet_the_same_mishap_and_are_compared():
     table = [run_loop(who, SCENES[:4], SimPool(0), TINY, looks, 'push', arm=arm) for who, looks, arm in (('open', 1, 'open'), ('expert', 4, 'closed'))]
     first = [json.loads(t.texts[0])[0].partition('<action>')[0] for t in table]
-    assert first[0] == first[1] and list(table[0].perturbed) == list(table[1].perturbed) == ['push'] * 4
+    assert first[0] == first[1] and list(table[0].mishap) == list(table[1].mishap) == ['push'] * 4
     assert table[0].success.sum() < table[1].success.sum() and set(MISHAPS) == {'slipped', 'missed', 'moved'}
     assert np.isnan(table[0].grounding).sum() == 0 and open_turn(play((SCENES[0], '', open_turn, 1, 0)).turns[0][0]) == expert(SCENES[0])
+
+
+@pytest.mark.parametrize('perturb', [(), ('light',)])
+def test_scenes_come_back_from_a_table_of_mishaps(perturb):
+    "Guard: the mishap stood in `perturbed`, and no scene could be made of the row; tables of before are read all the same."
+    scenes = spread(2, seed=40, perturb=perturb)
+    table = run_loop('open', scenes, SimPool(0), TINY, 1, ['push', ''], arm='open')
+    assert table.mishap.tolist() == ['push', ''] and set(table.perturbed) == {'+'.join(perturb)}
+    before = table.assign(perturbed=['+'.join((*perturb, 'push')), '+'.join(perturb)]).drop(columns='mishap')
+    for rows in (table, before): assert [scene_of(row) for row in rows.to_dict('records')] == scenes
+    columns = list(table)
+    assert with_mishaps(before)[columns].equals(table) and with_mishaps(table).equals(table)
+    both = paired(pd.concat([before, table.assign(arm='again')], ignore_index=True), 'open', 'again')
+    assert both.mishap.tolist() == ['push', ''] and len(paired(table.assign(mishap='').pipe(lambda t: pd.concat([t, t.assign(arm='b')])), 'open', 'b')) == 2
+    with pytest.raises(UserError, match='share 1'): paired(pd.concat([table, table.assign(arm='b', mishap='')]), 'open', 'b')
 
 
 def test_the_command_line_teaches_turns_from_end_to_end(tmp_path, capsys):

@@ -202,13 +202,13 @@ def test_the_critic_is_a_fit_of_facts_to_rewards(trainer, monkeypatch):
 
 def test_little_is_believed_of_a_fact_that_was_seen_little():
     "Guard: three texts of a task say little about it; what is alike for all tasks is believed sooner."
-    head, many = critic.ValueHead(3, critic.FACTS), torch.ones(critic.FACTS, dtype=torch.float64)
+    head, many = critic.ValueHead(3, critic.facts_width()), torch.ones(critic.facts_width(), dtype=torch.float64)
     worth = head.fitted(torch.diag(100*many), 100*many)
     n = len(critic.PRIVILEGED)
-    torch.testing.assert_close(worth[:n], torch.ones(n), atol=1e-4, rtol=0), torch.testing.assert_close(worth[n:], torch.full((critic.FACTS - n,), .5))
+    torch.testing.assert_close(worth[:n], torch.ones(n), atol=1e-4, rtol=0), torch.testing.assert_close(worth[n:], torch.full((critic.facts_width() - n,), .5))
     assert not head.told.weight.requires_grad and not head.told.weight.any()  # `fitted` only tells
     head.learn(torch.diag(100*many), 100*many)
-    again = critic.ValueHead(3, critic.FACTS)
+    again = critic.ValueHead(3, critic.facts_width())
     again.load_state_dict(head.state_dict())
     assert torch.equal(again.squares, head.squares) and torch.equal(again.told.weight, head.told.weight) and head.told.weight.any()
 

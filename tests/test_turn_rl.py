@@ -7,16 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-from thinkact_nb.critic import FACTS, PRIVILEGED, gae
+from thinkact_nb.critic import PRIVILEGED, facts_width, gae
+from thinkact_nb.data import claims
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.loop import budget, expert_turn, next_carry, play
 from thinkact_nb.pool import SimPool
 from thinkact_nb.ppo import train_rl
-from thinkact_nb.sim import make_scene
+from thinkact_nb.reward import EPISODE
+from thinkact_nb.sim import make_scene, scene_of
 from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.tasks import TASKS, spread
+from thinkact_nb.think import claim_table
 from thinkact_nb.trainer import rl_trainer
-from thinkact_nb.turn_rl import STATE, TURN_FACTS, TurnLedger, TurnTrainer, train_turns, turn_dataset, turn_facts, turn_gae
+from thinkact_nb.turn_rl import STATE, TurnLedger, TurnTrainer, train_turns, turn_dataset, turn_facts, turn_gae
 from thinkact_nb.turns import MIX, loop_episodes
 
 SMALL = replace(get_profile('tiny'), rl_batch=12, rl_micro_batch=6, max_new_tokens=60)
@@ -70,7 +73,7 @@ def test_the_critic_is_told_how_an_episode_stands():
         for look, text in played.turns:
             known = turn_facts([text, '.'], look)
             solved, last, left = known[0, len(PRIVILEGED):len(PRIVILEGED) + len(STATE)]
-            assert known.shape == (2, TURN_FACTS) and TURN_FACTS > FACTS
+            assert known.shape == (2, facts_width(len(STATE)))
             assert (solved, last) == (next_carry(look) is None, look.turn + 1 == budget(scene))
             assert left == (budget(scene) - look.turn - 1) / budget(scene)
             said = dict(zip(PRIVILEGED, known[1]))
@@ -101,8 +104,11 @@ def test_a_rollout_has_the_turns_of_whole_episodes(rolled):
     assert (np.diff(number) >= 0).all() and set(np.diff(number)) <= {0, 1} and number[-1] > 0
     for k, turn in enumerate(turns):
         assert turn.look.turn == (turns[k - 1].look.turn + 1 if k and number[k] == number[k - 1] else 0)
-        assert turn.mishap == MIX[turn.episode % len(MIX)] == table.perturbed[k] and table['sample'][k] == turn.look.turn
+        assert turn.mishap == MIX[turn.episode % len(MIX)] == table.mishap[k] and not table.perturbed[k] and table['sample'][k] == turn.look.turn
         assert table.instruction[k] == turn.look.asked and table.output[k] == turn.text == turn.played.turns[turn.look.turn][1]
+    assert [scene_of(row) for row in table.to_dict('records')] == [turn.look.scene for turn in turns]
+    first = table[table['sample'] == 0]
+    assert claim_table(table).n.sum() == sum(len(claims(row.think, scene_of(row._asdict()))) for row in first.itertuples())
     for k in range(len(turns) - 1):  # an episode that is over: all of its turns are there
         if number[k] != number[k + 1]: assert turns[k].look.turn + 1 == len(turns[k].played.turns)
 
@@ -140,6 +146,15 @@ def test_two_updates_are_one_and_one_more(tmp_path):
         assert (whole.run / 'rl/ppo' / file).read_bytes() == (parts.run / 'rl/ppo' / file).read_bytes()
     assert log['update'].tolist() == [1, 2] and log.filter(like='seconds_').ge(0).all(axis=None)
     with pytest.raises(UserError, match='turn_lam 0.9, not 0.2'): train_turns(parts, SimPool(0), updates=3, resume=True, turn_lam=.2)
+
+
+def test_a_ledger_of_before_goes_on(tmp_path):
+    "Guard: mishaps stood in `perturbed`; a training that goes on has one column for them."
+    table = pd.DataFrame([{name: kind() for name, kind in EPISODE.items()} | dict(perturbed=mishap, task='put_on', level='L0', update=1) for mishap in MIX])
+    table.to_parquet(tmp_path / 'rollouts.parquet')
+    ledger = object.__new__(TurnLedger)
+    ledger.resume(tmp_path)
+    assert ledger.tables[0].mishap.tolist() == list(MIX) and not ledger.tables[0].perturbed.any()
 
 
 def test_what_single_texts_alone_have_is_refused(tmp_path):

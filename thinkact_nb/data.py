@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'CLAIMS', 'LANGUAGES', 'PART', 'COLUMNS', 'mention', 'centimetres',
            'counted', 'ThinkWriter', 'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'in_english',
-           'check_language', 'demonstration', 'as_row', 'demonstrate', 'made_in_parts', 'make_dataset', 'card',
-           'row_fault', 'read_dataset']
+           'check_language', 'demonstration', 'as_row', 'demonstrate', 'made_in_parts', 'tell_left_out', 'make_dataset',
+           'card', 'row_fault', 'read_dataset']
 
 # %% ../nbs/02_data.ipynb #b041bfad
 import io, json, math, re, shutil, sys, tempfile
@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError, check_name, renderer, say
 from .files import render
-from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, loc_text, parse_output, parse_turn,
+from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, fetch, loc_text, parse_output, parse_turn,
                              render_output, solve, to_bins, to_metres)
 from .tasks import RELATIONS, TASKS, pad_distances, spread, stands
 from .pool import SimPool, own_world
@@ -130,7 +130,7 @@ def _sort(scene, tell, see, *_):
 # %% ../nbs/02_data.ipynb #073d709e
 DECIDES = dict(superlative=_superlative, match=_match, odd_one_out=_odd_one_out, relative=_relative, swap=_swap,
                detour=_detour, sort=_sort)  # other tasks: see both
-PLANS = dict(relative="there", sort="each", swap="trade", detour="around")  # other tasks: put
+PLANS = dict(relative="there", sort="each", swap="trade", detour="around")  # other tasks: put, if they fetch
 
 def think_of(
     scene:Scene,
@@ -141,7 +141,8 @@ def think_of(
     def see(i): tell("seen", **mention(scene.bodies[i]))
     decide = DECIDES.get(scene.task, lambda scene, tell, see, block, goal: (see(block), see(goal)))
     decide(scene, tell, see, block, goal)
-    tell(PLANS.get(scene.task, "put"), block=scene.bodies[block].name, goal=scene.bodies[goal].name)
+    plan = PLANS.get(scene.task, "put" if TASKS[scene.task].plan is fetch else None)
+    if plan: tell(plan, block=scene.bodies[block].name, goal=scene.bodies[goal].name)
     return " ".join(tell.said)
 
 def expert(
@@ -319,6 +320,21 @@ def made_in_parts(
     _write(folder / "train.parquet", map(pq.read_table, files))
     return files
 
+# %% ../nbs/02_data.ipynb #b1f45c08
+def tell_left_out(
+    folder:Path,      # of `made_in_parts`; if nothing was solved, its files go
+    asked:list[str],  # the task of each episode
+    kept:list[str]    # the task of each that was solved
+):
+    "Say in which tasks the expert failed. Raises `UserError` if it solved nothing."
+    failed = Counter(asked) - Counter(kept)
+    listed = ", ".join(f"{task} {n}" for task, n in failed.items())
+    if not kept:
+        shutil.rmtree(folder / "parts")
+        (folder / "train.parquet").unlink()
+        raise UserError(f"the expert solved none of {len(asked)} scenes ({listed}): look at a task's plan and success")
+    if failed: say(f"the expert failed in {failed.total()} of {len(asked)} scenes, which are left out: {listed}")
+
 # %% ../nbs/02_data.ipynb #9c2e0541
 def make_dataset(
     n:int,              # how many demonstrations
@@ -343,10 +359,11 @@ def make_dataset(
                  noise=noise, wrong=wrong, renderer=renderer())
     try:
         files = made_in_parts(folder, jobs, demonstrate, good, pool, PART, asked)
-        kept = sum(pq.read_metadata(f).num_rows for f in files)
-        about = card(kept, n, scenes, tasks, levels, lang, noise, wrong)
+        kept = [task for f in files for task in pq.read_table(f, columns=["task"])["task"].to_pylist()]
+        tell_left_out(folder, [scene.task for scene in scenes], kept)
+        about = card(len(kept), n, scenes, tasks, levels, lang, noise, wrong)
         (folder / "README.md").write_text(about, encoding="utf-8")
-        first = next(iter(pq.read_table(files[0], columns=["image"]).to_pylist()))
+        first = next(iter(next(pq.ParquetFile(folder / "train.parquet").iter_batches(1, columns=["image"])).to_pylist()))
         (folder / "sample.png").write_bytes(first["image"]["bytes"])
         shutil.rmtree(folder / "parts")
     except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --run folder")

@@ -27,7 +27,7 @@ from .store import ADAPTER, ALGORITHMS, PACKAGE, SHIPPED, Store, foreign
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
 from .data import expert
-from .reward import EPISODE, episode_table, judge, rollout
+from .reward import EPISODE, episode_table, judge, rollout, with_mishaps
 
 # %% ../nbs/07_eval.ipynb #7219a251
 # arm: the stage that trains it
@@ -159,7 +159,7 @@ def act(
     return episode_table(episodes).assign(weights=weights, **protocol)
 
 # %% ../nbs/07_eval.ipynb #936c40bf
-SCENE = ["task", "level", "perturbed", "seed", "sample"]  # what makes two rows a pair
+SCENE = ["task", "level", "perturbed", "seed", "sample"]  # what makes two rows a pair; with `mishap`, where one is
 PROTOCOL = ["decoding", "version"]                        # what must be the same in both
 
 def read_episodes(
@@ -299,12 +299,14 @@ def paired(
     for arm in (a, b):
         if arm not in set(table.arm):
             raise UserError(f"no episodes of arm {arm!r}: there are {', '.join(table.arm.unique())}")
+    table = with_mishaps(table)
+    pair = [*SCENE, *table.columns.intersection(["mishap"])]
     one, other = table[table.arm == a], table[table.arm == b]
     for what in [c for c in PROTOCOL if c in table]:
         x, y = (", ".join(sorted(map(str, set(some[what])))) for some in (one, other))
         if set(one[what]) != set(other[what]):
             raise UserError(f"{what} of {a!r} is {x} and of {b!r} {y}: evaluate them together")
-    both = one.merge(other, on=SCENE, suffixes=("_a", "_b"))
+    both = one.merge(other, on=pair, suffixes=("_a", "_b"))
     if len(both) < max(len(one), len(other)):
         raise UserError(f"{a!r} has {len(one)} scenes, {b!r} has {len(other)}, and they share {len(both)}: "
                         "evaluate them together")

@@ -15,9 +15,10 @@ import numpy as np, pybullet
 from fastcore.basics import patch
 from .env import check_name
 from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program, Scene,
-                             Step, is_success, loc_text, parse_turn, render_output, rests, solve, to_bins, to_metres)
+                             Step, fetch, is_success, loc_text, parse_turn, render_output, rests, solve, to_bins,
+                             to_metres)
 from .world import World
-from .tasks import stands
+from .tasks import TASKS, stands
 from .data import ENGLISH, ThinkWriter, claims, mention, think_of
 
 # %% ../nbs/07c_loop.ipynb #07c00011
@@ -236,12 +237,24 @@ def _exchange(look):
         if all(math.dist(b.place, goals[i]) > .08 for k, b in enumerate(bodies) if k != i): return i, goals[i]
     return (away[0], free_place(look.now, away[0], look.scene.places[0])) if away else None
 
+def _as_planned(look):
+    "The next carry of any task: the first body of its plan that does not lie where the plan leaves it."
+    lie, carried = {i: b.place for i, b in enumerate(look.scene.bodies) if b.kind in MOVABLE}, None
+    for skill, place in TASKS[look.scene.task].plan(look.scene):
+        if skill == "pick": carried = min(lie, key=lambda i: math.dist(lie[i], place))
+        if skill == "place": lie[carried] = place
+    bodies = look.now.bodies
+    away = [i for i, goal in lie.items() if goal != look.scene.bodies[i].place]
+    return next(((i, lie[i]) for i in away if math.dist(bodies[i].place, lie[i]) > NEAR - .01), None)
+
 def next_carry(
     look:Look
 ): # (index of a body, x and y in metres of where to); None if nothing is left that would help
     "What an expert would carry next."
     if is_success(look.scene, look.poses): return None
-    carry = dict(relative=_beside, swap=_exchange).get(look.scene.task, _to_goals)(look)
+    own_plan = TASKS[look.scene.task].plan not in (fetch, TASKS["detour"].plan)
+    others = _as_planned if own_plan else _to_goals
+    carry = dict(relative=_beside, swap=_exchange).get(look.scene.task, others)(look)
     return carry if carry and carry[1] else None
 
 def _way(look, block, to):

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'DONE', 'COLOURS', 'KNOWN', 'NEW', 'SIZES', 'MASS', 'MOVABLE',
-           'CLEARANCE', 'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'LAMP', 'LENS', 'FAILURES',
-           'NO_PROGRAM', 'CRASHED', 'to_bins', 'to_metres', 'loc_text', 'inverse_kinematics', 'Step', 'Program',
-           'Output', 'parse_program', 'parse_output', 'is_valid', 'render_output', 'parse_turn', 'Body', 'Scene',
-           'Table', 'rests', 'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'SceneKey',
-           'scene_of', 'view_of', 'table_pattern', 'Outcome']
+           'CLEARANCE', 'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'FORMER_MISHAPS', 'LAMP', 'LENS',
+           'FAILURES', 'NO_PROGRAM', 'CRASHED', 'to_bins', 'to_metres', 'loc_text', 'inverse_kinematics', 'Step',
+           'Program', 'Output', 'parse_program', 'parse_output', 'is_valid', 'render_output', 'parse_turn', 'Body',
+           'Scene', 'Table', 'rests', 'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'SceneKey',
+           'told_apart', 'scene_of', 'view_of', 'table_pattern', 'Outcome']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import itertools, math, re, sys
@@ -390,12 +390,22 @@ def key(self:Scene):
     "What this scene was made from, a `SceneKey`."
     return SceneKey(self.task, self.level, self.seed, self.perturbed)
 
+FORMER_MISHAPS = ("slip", "push", "miss")  # names that tables of before December 2026 have in `perturbed`
+
+def told_apart(
+    perturbed:str # of a table of episodes: names joined by "+"
+) -> tuple[tuple[str, ...], str]: # names in `PERTURBATIONS`; a mishap, in a table of before, or ""
+    "What was perturbed, and what went wrong."
+    names = [name for name in perturbed.split("+") if name]
+    mishaps = [name for name in names if name in FORMER_MISHAPS]
+    return tuple(name for name in names if name not in mishaps), "+".join(mishaps)
+
 def scene_of(
     row # of a table of episodes, a dictionary: task, level, seed and, if anything was, what was perturbed
 ) -> Scene:
-    "The scene of an episode."
-    perturbed = row.get("perturbed", "").split("+")
-    return make_scene(row["task"], row["level"], int(row["seed"]), tuple(filter(None, perturbed)))
+    "The scene of an episode, as it was laid."
+    perturbed, _ = told_apart(row.get("perturbed", ""))
+    return make_scene(row["task"], row["level"], int(row["seed"]), perturbed)
 
 # %% ../nbs/01_sim.ipynb #88b769cc
 LAMP = dict(lightDirection=(.5, -.4, 1.), lightColor=(1., 1., 1.),

@@ -17,6 +17,7 @@ from .store import Store
 from .sim import Scene, loc_text, scene_of
 from .pool import SimPool
 from .data import claims, think_of
+from .reward import with_mishaps
 from .evaluate import SCENE, act, evaluate, keep_rows, mean_interval, paired
 
 # %% ../nbs/07b_think.ipynb #7517174c
@@ -131,9 +132,10 @@ def interaction(
 def claim_table(
     table:pd.DataFrame # episodes
 ) -> pd.DataFrame: # one row per kind of claim: n, share true with its 95 % Wilson interval, success with and without
-    "The claims of the thinks against the scenes."
-    said = []
-    for row in table.to_dict("records"):
+    "The claims of the thinks against the scenes; of turns those at the first look, where the scene is as it was laid."
+    said, table = [], with_mishaps(table)
+    laid = table[table["sample"] == 0] if "mishap" in table else table
+    for row in laid.to_dict("records"):
         found = claims(row["think"], scene_of(row))
         said += [dict(kind=kind, true=true, success=row["success"]) for kind, _, true in found]
     by = pd.DataFrame(said, columns=["kind", "true", "success"]).groupby("kind")
@@ -156,7 +158,8 @@ def changed(
     shown = ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", "r_success", "r_safety")
     columns = [f"{c}_{side}" for side in "ab" for c in shown]
     both = both.assign(change=np.where(both.success_b, "gained", "lost"))
-    return both[["change", *SCENE, "instruction", *columns]].reset_index(drop=True)
+    pair = [*SCENE, *both.columns.intersection(["mishap"])]
+    return both[["change", *pair, "instruction", *columns]].reset_index(drop=True)
 
 # %% ../nbs/07b_think.ipynb #24f112c2
 def think_change(

@@ -23,7 +23,7 @@ from .words import forbidden, load_processor
 from .model import decode, load_model, write
 from .train import Bar
 from .reward import RewardWeights, judge
-from .critic import FACTS, ValueHead, facts, gae, value_loss
+from .critic import ValueHead, facts, facts_width, gae, value_loss
 from .ledger import Curriculum, Ledger, scene_dataset
 from .verify import Prices, claim_rewards, kept_shares
 from .algorithms import ALGORITHMS, Pace, Rollout, contributions, deal, rl_config, some_texts, thinking
@@ -46,7 +46,7 @@ def _generate(model, generation_config, input_ids, **inputs):
 
 class PPOTrainer(GRPOTrainer):
     "PPO, GRPO or RLOO on the adapter of a model that sees."
-    told, ledger, rows = FACTS, Ledger, staticmethod(scene_dataset)  # numbers per token, who judges, of what
+    known, ledger, rows = (), Ledger, staticmethod(scene_dataset)  # told beside `PRIVILEGED`; who judges; of what
     _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
 
     def __init__(self, model, *args, **kwargs):
@@ -60,7 +60,7 @@ class PPOTrainer(GRPOTrainer):
         self.model.generate = partial(_generate, self.model)  # TRL asks it for texts
         if self.args.baseline != "critic": return
         width = self.model.get_base_model().config.get_text_config().hidden_size
-        head = ValueHead(width, self.told * self.args.privileged)
+        head = ValueHead(width, facts_width(len(self.known)) * self.args.privileged)
         self.model.add_module("value_head", head.to(self.accelerator.device))
 
     @property

@@ -10,7 +10,7 @@ __all__ = ['MIX', 'EPISODES', 'MISHAPS', 'TURN_THINKS', 'open_turn', 'loop_table
 import json, shutil, time
 from dataclasses import asdict
 from pathlib import Path
-import gymnasium, numpy as np, pandas as pd
+import gymnasium, numpy as np, pandas as pd, pyarrow.parquet as pq
 from PIL import Image
 from . import __version__
 from .env import UserError, check_name
@@ -19,7 +19,7 @@ from .store import TOLD, Store
 from .sim import CRASHED, FAILURES, Program, Scene, parse_turn
 from .tasks import TASKS, TabletopEnv, spread
 from .pool import FPS, SimPool, filmed
-from .data import as_row, expert, made_in_parts
+from .data import as_row, expert, made_in_parts, tell_left_out
 from .loop import (DISTURBANCES, TURNS, Look, LoopWorld, Played, budget, changed_since, expert_turn,
                               film_turns, play, replay, turn_claims)
 from .evaluate import ADAPTERS, adapter_of
@@ -118,6 +118,9 @@ def make_turns(
     jobs = [(scene, disturb[i % len(disturb)], image_size) for i, scene in enumerate(scenes)]
     together = lambda found: [row for rows in found for row in rows]
     made_in_parts(folder, jobs, turn_rows, together, pool, EPISODES, asked, "episodes")
+    made = pq.read_table(folder / "train.parquet", columns=["task", "scene"]).to_pylist()
+    solved = [row["task"] for row in made if json.loads(row["scene"])["turn"] == 0]
+    tell_left_out(folder, [scene.task for scene in scenes], solved)
     (folder / TOLD).write_text(json.dumps(asked), encoding="utf-8")
     shutil.rmtree(folder / "parts")
     return folder / "train.parquet"
@@ -206,7 +209,7 @@ def run_loop(
         texts = [text for _, text in played.turns]
         claimed = [true for look, text in played.turns for *_, true in turn_claims(parse_turn(text).think, look)]
         rows.append(dict(
-            arm=arm, task=scene.task, level=scene.level, perturbed="+".join(filter(None, (*scene.perturbed, mishap))),
+            arm=arm, task=scene.task, level=scene.level, perturbed="+".join(scene.perturbed), mishap=mishap,
             seed=scene.seed, sample=0, instruction=scene.instruction, texts=json.dumps(texts), turns=len(texts),
             ended=played.ended, success=played.outcome.success, failure=played.outcome.failure,
             grounding=np.mean(claimed) if claimed else np.nan, tokens=sum(map(count, texts)), seconds=seconds,
