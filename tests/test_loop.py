@@ -129,7 +129,7 @@ def test_false_claims_of_a_turn_are_found(repaired):
     said = {f'{block} is out of the grasp': False, f'not grasp the {other}': False, f'{block} is not where it was': False,
             'it is done': False, f'not grasp the {block}': True, 'It is not done': True}
     think = f'The {block} is out of the grasp. I do not grasp the {other}. The {block} is not where it was. So it is done. I do not grasp the {block}. It is not done.'
-    assert {text: true for _, text, true in turn_claims(think, look)} == said
+    assert {claim.text: claim.true for claim in turn_claims(think, look)} == said
 
 
 def texts_of_a_liar(rng):

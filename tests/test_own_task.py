@@ -32,6 +32,7 @@ def test_its_think_says_what_is_done(scenes):
         block, left, right = scene.bodies
         think = data.think_of(scene)
         assert not re.search(rf'(on|onto|to) the ({left.name}|{right.name})', think), think
+        assert data.grounding(f'So the {block.name} goes onto the {left.name}.', scene) == 0
         assert data.grounding(think, scene) == 1 and sim.loc_text(*block.place) in think
 
 
@@ -41,7 +42,7 @@ def test_it_is_repaired_and_truly(scenes, mishap):
     played = [play((scene, mishap, expert_turn, budget(scene), 0)) for scene in scenes]
     assert sum(one.outcome.success for one in played) >= (5 if mishap else 6)
     for one in played:
-        for look, text in one.turns: assert all(claim[2] for claim in turn_claims(sim.parse_turn(text).think, look)), text
+        for look, text in one.turns: assert all(claim.true for claim in turn_claims(sim.parse_turn(text).think, look)), text
 
 
 def test_it_teaches_turns(scenes, tmp_path):

@@ -302,7 +302,7 @@ def test_a_claim_said_twice_is_known_twice():
     scene = sim.make_scene('put_on', 'L0', 0)
     claim = f'The {scene.bodies[0].name} is at {sim.loc_text(*scene.bodies[0].place)}'
     text = f'<think>{claim}. Well. {claim}. {claim}, 3 cm away.'
-    ends = [end for end, true, _ in critic.checked(text, scene) if true]
+    ends = [claim.end for claim, _ in critic.claims_due(text, scene) if claim.true]
     assert ends == [m.end() for m in re.finditer(re.escape(claim), text)]
     false = [end for end, name in critic.privileged_facts(text, scene) if name == 'false claim']
     assert false == [len(text) - 1]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb.algorithms import Pace
 from thinkact_nb.trainer import PPOTrainer
-from thinkact_nb.critic import checked, claim_ends, due
+from thinkact_nb.critic import claims_due, due
 from thinkact_nb.data import claims, expert, think_of
 from thinkact_nb.sim import loc_text, make_scene, to_bins
 from thinkact_nb.tasks import TASKS, spread
@@ -26,29 +26,29 @@ SCENES = spread(90, seed=11)
 @pytest.mark.parametrize('task', TASKS)
 def test_an_expert_makes_all_that_is_due_and_nothing_false(task):
     for scene in (s for s in SCENES if s.task == task):
-        found = checked(expert(scene), scene)
-        assert all(true for _, true, _ in found) and sum(new for *_, new in found) == due(scene) >= 2
+        found = claims_due(expert(scene), scene)
+        assert all(claim.true for claim, _ in found) and sum(new for _, new in found) == due(scene) >= 3
 
 
 def test_neither_repetition_nor_a_second_place_is_paid_again():
     "Guard: a policy that says the same claim over and over would otherwise earn with every turn."
     for scene in SCENES[:18]:
         think = think_of(scene)
-        twice = checked(f'{think} {think}', scene)
-        assert sum(counts for *_, counts in twice) == due(scene) and len(twice) == 2 * len(checked(think, scene))
+        twice = claims_due(f'{think} {think}', scene)
+        assert sum(new for _, new in twice) == due(scene) and len(twice) == 2 * len(claims_due(think, scene))
     scene = make_scene('put_on', 'L0', 3)
     body = scene.bodies[0]
     x, y = to_bins(*body.place)
     said = ' '.join(f'The {body.name} is at <loc{x + d:02d}><loc{y:02d}>.' for d in (0, 1, -1))
-    assert [(true, counts) for _, true, counts in checked(said, scene)] == [(True, True), (True, False), (True, False)]
+    assert [(claim.true, new) for claim, new in claims_due(said, scene)] == [(True, True), (True, False), (True, False)]
 
 
 def test_a_list_of_the_table_earns_no_more_than_the_task_needs():
     "Guard: what counts is bounded by what an expert would say here."
     scene = next(s for s in SCENES if s.task == 'put_on' and len(s.bodies) > due(s))
     all_of_it = ' '.join(f'The {b.name} is at ' + loc_text(*b.place) + '.' for b in scene.bodies)
-    found = checked(all_of_it, scene)
-    assert all(true for _, true, _ in found) and sum(counts for *_, counts in found) == due(scene) < len(found)
+    found = claims_due(all_of_it, scene)
+    assert all(claim.true for claim, _ in found) and sum(new for _, new in found) == due(scene) < len(found)
 
 
 @settings(max_examples=100, deadline=None)
@@ -56,9 +56,9 @@ def test_a_list_of_the_table_earns_no_more_than_the_task_needs():
 def test_any_text_is_read(text):
     scene = SCENES[0]
     earned = claim_rewards(list(text), scene, Prices())
-    found = checked(text, scene)
-    assert len(found) == len(claims(text, scene)) == len(claim_ends(text))
-    expected = sum(Prices().false * (true - LEVEL) + Prices().missing * new for _, true, new in found)
+    found = claims_due(text, scene)
+    assert [claim for claim, _ in found] == claims(text, scene) and all(text[claim.start:claim.end] == claim.text for claim, _ in found)
+    expected = sum(Prices().false * (claim.true - LEVEL) + Prices().missing * new for claim, new in found)
     assert earned.shape == (len(text),) and earned.sum() == pytest.approx(expected)
 
 
@@ -68,7 +68,7 @@ def test_a_claim_is_paid_on_the_token_that_ends_it():
     pieces = re.findall(r'<loc..>|<.*?>|\s?\w+|.', text)
     earned = claim_rewards(pieces, scene, Prices(.5, .2))
     ends = np.cumsum([len(p) for p in pieces])
-    assert sorted(ends[earned != 0]) == sorted(set(claim_ends(text)))
+    assert sorted(ends[earned != 0]) == sorted({claim.end for claim in claims(text, scene)})
     assert earned[earned != 0].min() == pytest.approx(.5 * (1 - LEVEL) + .2)
 
 
@@ -77,8 +77,8 @@ def test_silence_earns_nothing_and_truth_at_the_level_is_worth_nothing_by_itself
     scene = make_scene('put_on', 'L0', 0)
     assert claim_rewards(list('<action>'), scene, Prices(1., 1.)).sum() == 0
     wrong = re.sub('<loc..><loc..>', '<loc00><loc63>', think_of(scene))
-    found = checked(wrong, scene)
-    assert found and claim_rewards(list(wrong), scene, Prices(1., .5)).sum() < -.4 * sum(not true for _, true, _ in found) + .53 * len(found)
+    found = claims_due(wrong, scene)
+    assert found and claim_rewards(list(wrong), scene, Prices(1., .5)).sum() < -.4 * sum(not claim.true for claim, _ in found) + .53 * len(found)
 
 
 def test_prices_rise_while_a_condition_is_broken_and_fall_while_it_is_kept():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'DECIDES', 'PLANS', 'CLAIMS', 'LANGUAGES', 'PART', 'COLUMNS', 'mention', 'centimetres',
-           'counted', 'ThinkWriter', 'think_of', 'expert', 'claims', 'grounding', 'mistaken', 'in_english',
+           'counted', 'ThinkWriter', 'think_of', 'expert', 'Claim', 'claims', 'grounding', 'mistaken', 'in_english',
            'check_language', 'demonstration', 'as_row', 'demonstrate', 'made_in_parts', 'tell_left_out', 'make_dataset',
            'card', 'row_fault', 'read_dataset']
 
@@ -14,14 +14,14 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
 from .env import UserError, check_name, renderer, say
 from .files import render
-from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, fetch, loc_text, parse_output, parse_turn,
-                             render_output, solve, to_bins, to_metres)
+from .sim import (BIN, COLOURS, MOVABLE, SIZES, Body, Scene, ends_on_goals, fetch, loc_text, parse_output,
+                             parse_turn, render_output, solve, to_bins, to_metres)
 from .tasks import RELATIONS, TASKS, pad_distances, spread, stands
 from .pool import SimPool, own_world
 
@@ -166,10 +166,21 @@ CLAIMS = {kind: [re.compile(form) for form in forms] for kind, forms in dict(
             rf"(?P<l>{_LOC})(?: is| lies|,) (?P<w>{_RELATION}) the (?P<c>{_NAME})"),
     free=(rf"(?P<l>{_LOC}) is free", rf"(?:room|stands) at (?P<l>{_LOC})"),
     between=(rf"[Bb]etween the (?P<c>{_NAME}) and the (?P<d>{_NAME})",
-             rf"separates the (?P<c>{_NAME}) and the (?P<d>{_NAME})")).items()}
+             rf"separates the (?P<c>{_NAME}) and the (?P<d>{_NAME})"),
+    plan=(rf"(?:carry|move|take) the (?P<c>{_NAME}) to the (?P<d>{_NAME})",
+          rf"grasp the (?P<c>{_NAME}) and set it on the (?P<d>{_NAME})",
+          rf"the (?P<c>{_NAME}) goes onto the (?P<d>{_NAME})",
+          rf"(?:carry|move|take|put) the (?P<c>{_NAME}) (?:aside )?there",
+          rf"grasp the (?P<c>{_NAME}) and set it there",
+          rf"[Tt]he (?P<c>{_NAME}) (?:goes|waits) there",
+          rf"(?P<r>(?:carry|take) the (?P<c>{_NAME}) (?:around|past) its end)",
+          rf"(?P<r>the (?P<c>{_NAME}) goes around its end)",
+          r"(?P<r>I go around its end|way leads around its end)",
+          r"[Ee]ach one (?:to|goes onto|is set on) its pad",
+          r"them to their pads|sort them one by one")).items()}
 
 # %% ../nbs/02_data.ipynb #c772c124
-def _true(kind, said, scene):
+def _true(kind, said, scene, also=()):
     "Whether one claim holds in a scene."
     bodies = scene.bodies
     named = [i for i, b in enumerate(bodies) if b.name == said.get("c")]
@@ -181,10 +192,25 @@ def _true(kind, said, scene):
     if kind == "count": return len(named) == NUMBERS.index(said["n"])
     if kind == "beside": return any(stands(np.subtract(to_metres(*place), bodies[i].place), said["w"]) for i in named)
     if kind == "free": return all(math.dist(to_metres(*place), b.place) > .08 for b in bodies)
+    if kind == "plan": return _planned(said, scene, also)
     if kind == "between":
         others = [j for j, b in enumerate(bodies) if b.name == said["d"]]
         return any(_apart(scene, i, j) for i in named for j in others)
     return any(i in _chosen(said["w"], bodies, distances) for i in named)
+
+def _planned(said, scene, also):
+    "Whether the plan is what the scene asks for: who goes where, who moves, around what, or each to its own."
+    moves = {(scene.bodies[a].name, scene.bodies[b].name) for a, b in scene.moves}
+    carried = {name for name, _ in moves} | {scene.bodies[i].name for i in also}
+    if "d" in said: return (said["c"], said["d"]) in moves and ends_on_goals(scene)
+    if said.get("c", "") not in carried | {""}: return False
+    if "r" in said: return any(skill == "via" for skill, _ in TASKS[scene.task].plan(scene))
+    return "c" in said or all(_same_colour(scene, i) for i, b in enumerate(scene.bodies) if b.kind in MOVABLE)
+
+def _same_colour(scene, i):
+    "Whether a body moves to a pad of its colour."
+    goals = [scene.bodies[b] for a, b in scene.moves if a == i]
+    return any(goal.kind == "pad" and goal.colour == scene.bodies[i].colour for goal in goals)
 
 def _apart(scene, i, j):
     "Whether the wall stands between two bodies."
@@ -200,17 +226,31 @@ def _chosen(word, bodies, distances):
     return [(max if word == "farthest" else min)(distances, key=distances.get)] if distances else []
 
 # %% ../nbs/02_data.ipynb #beaad5bf
+class Claim(NamedTuple):
+    "A statement of a think that the scene decides."
+    kind: str    # a name in `CLAIMS`
+    text: str    # as written
+    start: int   # where in the whole text
+    end: int
+    about: tuple # its kind and the things it names; of two claims about the same the second says nothing new
+    true: bool   # in the scene
+
+_NAMED = re.compile("|".join([rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})", *RELATIONS,
+                              "farthest", "nearest", "matching", "odd"]))
+
 def claims(
-    think:str,
-    scene:Scene
-) -> list[tuple[str, str, bool]]: # kind, the claim as written, whether it is true; in the order of the think
+    think:str,  # or a whole text
+    scene:Scene,
+    also=()     # indices of bodies that must move too, as one that stands in the way
+) -> list[Claim]: # in the order of the think
     "What a think claims about a scene. Any text is read; what is no claim is skipped."
     found = []
     for kind, forms in CLAIMS.items():
         for m in (m for form in forms for m in form.finditer(think)):
             said = {name: text for name, text in m.groupdict().items() if text}
-            found.append((m.start(), kind, m[0], _true(kind, said, scene)))
-    return [claim for _, *claim in sorted(found)]
+            about = kind, *sorted(_NAMED.findall(m[0]))
+            found.append(Claim(kind, m[0], *m.span(), about, _true(kind, said, scene, also)))
+    return sorted(found, key=lambda claim: (claim.start, claim.kind, claim.text))
 
 def grounding(
     think:str,
@@ -218,7 +258,7 @@ def grounding(
 ) -> float | None: # share of true claims; None if the think claims nothing
     "How much of what a think claims is true in the scene."
     found = claims(think, scene)
-    return sum(true for *_, true in found) / len(found) if found else None
+    return sum(claim.true for claim in found) / len(found) if found else None
 
 # %% ../nbs/02_data.ipynb #b828bbf3
 def mistaken(

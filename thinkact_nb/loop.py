@@ -19,7 +19,7 @@ from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SI
                              to_metres)
 from .world import World
 from .tasks import TASKS, stands
-from .data import ENGLISH, ThinkWriter, claims, mention, think_of
+from .data import ENGLISH, Claim, ThinkWriter, claims, mention, think_of
 
 # %% ../nbs/07c_loop.ipynb #07c00011
 DISTURBANCES = dict(slip="the hand opens for a moment during the first carry: the block falls short of its goal",
@@ -305,10 +305,14 @@ def changed_since(
 def turn_claims(
     think:str,
     look:Look
-) -> list[tuple[str, str, bool]]: # kind, the claim as written, whether it is true
+) -> list[Claim]: # of the table as it is now, then of what happened
     "What a think of a turn claims. Any text is read."
-    true, said = changed_since(look), [(kind, m) for kind, form in CHANGES.items() for m in form.finditer(think)]
-    return claims(think, look.now) + [(k, m[0], (k, m.groupdict().get("c") or "") in true) for k, m in said]
+    happened, carry, found = changed_since(look), next_carry(look), []
+    for kind, form in CHANGES.items():
+        for m in form.finditer(think):
+            about = kind, m.groupdict().get("c") or ""
+            found.append(Claim(kind, m[0], *m.span(), about, about in happened))
+    return claims(think, look.now, carry[:1] if carry else ()) + found
 
 # %% ../nbs/07c_loop.ipynb #07c00025
 def expert_turn(

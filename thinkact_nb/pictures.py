@@ -113,11 +113,11 @@ def ringed(
     from thinkact_nb.sim import to_metres
     sheet, radius = Image.fromarray(picture), len(picture) / 24
     pen = ImageDraw.Draw(sheet)
-    for _, said, true in sorted(claims(think, world.scene), key=lambda claim: -claim[2]):  # false ones on top
-        for bins in re.findall(r"<loc(\d\d)><loc(\d\d)>", said):
+    for claim in sorted(claims(think, world.scene), key=lambda claim: -claim.true):  # false ones on top
+        for bins in re.findall(r"<loc(\d\d)><loc(\d\d)>", claim.text):
             x, y = world.pixel(to_metres(*map(int, bins)), len(picture), z=.02)
             around = (x - radius, y - radius, x + radius, y + radius)
-            pen.ellipse(around, outline=TRUE if true else FALSE, width=max(2, len(picture) // 120))
+            pen.ellipse(around, outline=TRUE if claim.true else FALSE, width=max(2, len(picture) // 120))
     return np.asarray(sheet)
 
 # %% ../nbs/08b_pictures.ipynb #cbfdf6af
@@ -195,10 +195,9 @@ def told(
     from itertools import groupby
     from thinkact_nb.data import claims
     truth = [None] * len(think)
-    for _, said, true in claims(think, scene):
-        for found in re.finditer(re.escape(said), think):
-            # of two claims in one place the false one shows
-            for i in range(*found.span()): truth[i] = true and truth[i] is not False
+    for claim in claims(think, scene):
+        # of two claims in one place the false one shows
+        for i in range(claim.start, claim.end): truth[i] = claim.true and truth[i] is not False
     spans = groupby(range(len(think)), key=truth.__getitem__)
     return [("".join(think[i] for i in part), true) for true, part in spans]
 

@@ -7,8 +7,8 @@ __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'DONE', 'COLOURS', 'K
            'CLEARANCE', 'INNER', 'OUTER', 'NEAR', 'TASKS', 'LEVELS', 'PERTURBATIONS', 'FORMER_MISHAPS', 'LAMP', 'LENS',
            'FAILURES', 'NO_PROGRAM', 'CRASHED', 'to_bins', 'to_metres', 'loc_text', 'inverse_kinematics', 'Step',
            'Program', 'Output', 'parse_program', 'parse_output', 'is_valid', 'render_output', 'parse_turn', 'Body',
-           'Scene', 'Table', 'rests', 'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen', 'solve', 'SceneKey',
-           'told_apart', 'scene_of', 'view_of', 'table_pattern', 'Outcome']
+           'Scene', 'Table', 'rests', 'ends_on_goals', 'fetch', 'Ask', 'Task', 'make_scene', 'is_success', 'fallen',
+           'solve', 'SceneKey', 'told_apart', 'scene_of', 'view_of', 'table_pattern', 'Outcome']
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import itertools, math, re, sys
@@ -257,6 +257,16 @@ def rests(
         beside = math.dist(poses[a][:2], poses[b][:2])
         return beside < NEAR and abs(poses[a][2] - poses[b][2] - height) < .006
     return all(on_top(a, b) for a, b in scene.moves)
+
+def ends_on_goals(
+    scene:Scene
+) -> bool:
+    "Whether the task is done once each body that moves lies on its goal; if not, the goal says where to otherwise."
+    poses = [*scene.start]
+    for a, b in scene.moves:
+        height = scene.bodies[a].half_height + scene.bodies[b].half_height
+        poses[a] = (*poses[b][:2], poses[b][2] + height)
+    return is_success(scene, poses)
 
 def fetch(
     scene:Scene

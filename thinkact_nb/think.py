@@ -137,7 +137,7 @@ def claim_table(
     laid = table[table["sample"] == 0] if "mishap" in table else table
     for row in laid.to_dict("records"):
         found = claims(row["think"], scene_of(row))
-        said += [dict(kind=kind, true=true, success=row["success"]) for kind, _, true in found]
+        said += [dict(kind=claim.kind, true=claim.true, success=row["success"]) for claim in found]
     by = pd.DataFrame(said, columns=["kind", "true", "success"]).groupby("kind")
     out = by.true.agg(n="size", true="mean")
     out["low"], out["high"] = proportion_confint(out.n * out.true, out.n, method="wilson")

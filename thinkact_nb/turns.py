@@ -179,7 +179,7 @@ def noticed(
     found = dict(mishaps=0, noticed=0, truly=0, alarms=0)
     for look, text in played.turns:
         happened = {kind for kind, _ in changed_since(look)} & MISHAPS
-        said = [true for kind, _, true in turn_claims(parse_turn(text).think, look) if kind in MISHAPS]
+        said = [claim.true for claim in turn_claims(parse_turn(text).think, look) if claim.kind in MISHAPS]
         found["mishaps"] += bool(happened)
         found["noticed"] += bool(happened and said)
         found["truly"] += bool(happened) and any(said)

@@ -9,7 +9,7 @@ __all__ = ['LEVEL', 'STEP', 'MOST', 'Prices', 'claim_rewards', 'kept_shares']
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from .sim import Scene, make_scene
-from .critic import checked, due
+from .critic import claims_due, due
 
 # %% ../nbs/05d_verify.ipynb #05d0000e
 LEVEL = .97  # share of claims that must be true, and of an expert's claims that must be made
@@ -39,9 +39,9 @@ def claim_rewards(
     "What each token of a text earns by the claim that it ends."
     ends = np.cumsum([len(piece) for piece in pieces])
     earned = np.zeros(len(pieces))
-    for end, true, counts in checked("".join(pieces), scene):
-        token = np.searchsorted(ends, end)
-        earned[token] += prices.false * (true - LEVEL) + prices.missing * counts
+    for claim, new in claims_due("".join(pieces), scene):
+        token = np.searchsorted(ends, claim.end)
+        earned[token] += prices.false * (claim.true - LEVEL) + prices.missing * new
     return earned
 
 # %% ../nbs/05d_verify.ipynb #05d00012
@@ -52,7 +52,8 @@ def kept_shares(
     said, true, made = 0, 0, []
     for row in table.itertuples():
         scene = make_scene(row.task, row.level, row.seed)
-        found = checked(row.output, scene)
-        said, true = said + len(found), true + sum(holds for _, holds, _ in found)
-        made.append(sum(counts for *_, counts in found) / due(scene))
+        found = claims_due(row.output, scene)
+        said += len(found)
+        true += sum(claim.true for claim, _ in found)
+        made.append(sum(new for _, new in found) / due(scene))
     return true / said if said else 1., float(np.mean(made))
