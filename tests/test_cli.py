@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli, options
 from thinkact_nb.env import PROFILES
 from thinkact_nb.store import SHIPPED, Store
+from thinkact_nb.tasks import TASKS
 
 
 def python(code, *words, cwd=ROOT):
@@ -217,8 +218,7 @@ from thinkact_nb.store import add_algorithm
 add_algorithm('mine+lam', 'adapter of mine', baseline='critic', lam=.5)
 """
 IN_KOREAN = """
-from thinkact_nb.share import ASKED_IN_KOREAN
-ASKED_IN_KOREAN['mine'] = ASKED_IN_KOREAN['put_on']
+TASKS['mine'].wordings_in['ko'] = ('{block:을} {pad} 위에 놓아라.', '{block:을} {pad:으로} 옮겨라.')
 """
 USES = "import os; os.environ['THINKACT_USE'] = 'mine.py'\n"
 TRAINED = """
@@ -269,7 +269,7 @@ def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(cap
         assert all(name in said for name in known)
     with pytest.raises(SystemExit): cli.main(['eval', '--help'])
     said = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
-    assert all(name in said for name in (*options.TASK_NAMES, *options.POLICY_NAMES))
+    assert all(name in said for name in (*TASKS, *options.POLICY_NAMES))
 
 
 def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):

@@ -1,13 +1,14 @@
 "A task of one's own: the one of page 01b thinks what is true, is repaired, teaches turns, and is told to the critic."
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from thinkact_nb import data, sim, tasks
-from thinkact_nb.critic import PRIVILEGED, ValueHead, facts, facts_width
+from thinkact_nb import data, share, sim, tasks
+from thinkact_nb.critic import PRIVILEGED, ValueHead, due, facts, facts_width
 from thinkact_nb.env import UserError
 from thinkact_nb.loop import DISTURBANCES, budget, expert_turn, play, turn_claims
 from thinkact_nb.pool import SimPool
@@ -36,6 +37,22 @@ def test_its_think_says_what_is_done(scenes):
         assert data.grounding(think, scene) == 1 and sim.loc_text(*block.place) in think
 
 
+def test_it_is_asked_and_thought_about_in_korean_from_the_same_cell(scenes):
+    for scene in scenes:
+        asked, output = share.told_in_korean(scene)
+        said, program, _ = sim.parse_output(output)
+        assert '사이에' in asked and program == sim.solve(scene) and sim.loc_text(*scene.places[0]) in said
+
+
+def test_a_task_without_a_think_says_nothing_that_is_not_checked(scenes, monkeypatch):
+    "Guard: the plan is put into words only where the block goes onto its goal."
+    monkeypatch.setitem(sim.TASKS, 'line_up', replace(sim.TASKS['line_up'], think=None))
+    for scene in scenes:
+        found = data.claims(data.think_of(scene), scene)
+        assert [(claim.kind, claim.true) for claim in found] == [('place', True)] * 2 and due(scene) == 2
+        assert data.think_of(scene).count('.') == len(found)
+
+
 @pytest.mark.parametrize('mishap', ('', *DISTURBANCES))
 def test_it_is_repaired_and_truly(scenes, mishap):
     "Guard: the expert in the loop stacked the block, mishap or none."
@@ -52,7 +69,7 @@ def test_it_teaches_turns(scenes, tmp_path):
 
 def test_what_the_expert_cannot_do_is_said(scenes, tmp_path, monkeypatch, capfd):
     "Guard: episodes that fail are no demonstrations; that there are none, or fewer, was not said."
-    stuck = sim.Task('put a block where it is', sim.TASKS['put_on'].sample, ('a', 'b', 'c'), plan=lambda s: [('pick', s.bodies[0].place)])
+    stuck = sim.Task('what nothing can do', sim.TASKS['put_on'].sample, ('a', 'b', 'c'), success=lambda scene, poses: False)
     monkeypatch.setitem(sim.TASKS, 'stuck', stuck)
     for n, name, made in ((3, 'turns', make_turns), (5, 'looks', data.make_dataset)):
         with pytest.raises(UserError, match=r'solved none of 2 scenes \(stuck 2\)'): made(2, tmp_path / name, SimPool(0), tasks=('stuck',), image_size=64)

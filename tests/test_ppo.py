@@ -222,7 +222,7 @@ def test_half_of_a_task_is_half_of_it_whatever_the_task(task):
     pieces = [tokenizer.decode([i]) for i in tokenizer(text, add_special_tokens=False).input_ids]
     known = critic.facts([*pieces, '.'], scene)
     made, right = (known[:, critic.PRIVILEGED.index(name)] for name in ('made', 'right step'))
-    assert made[-1] == pytest.approx(1) and right[-1] == pytest.approx(1) and 1 in made[:-20].round(6) and not right[:10].any()
+    assert made[-1] == pytest.approx(1) and right[-1] == pytest.approx(1) and 1 in made[:-10].round(6) and not right[:10].any()
     own = known[:, len(critic.PRIVILEGED):].reshape(len(known), len(TASKS), -1)
     mine = list(TASKS).index(task)
     assert (own[:, mine, 0] == 1).all() and np.array_equal(own[:, mine], known[:, :len(critic.PRIVILEGED)]) and not np.delete(own, mine, 1).any()
@@ -356,15 +356,15 @@ def test_what_the_critic_is_told_by_hand():
     scene = sim.Scene('put_on', 'L0', 0, '', bodies, ((0, 1),))
     parts = [('<think>The red block is at <loc30>', None), ('<loc20>', 'made'),
              ('. The green pad is at <loc12>', 'strange place'), ('<loc40>', 'strange place'),
-             ('. So I go.</think>', None), ('<action>', 'acts'),
+             ('. So the red block goes onto the green pad', 'made'), ('.</think>', None), ('<action>', 'acts'),
              ('pick <loc30><loc21>', 'right step'), ('; pick <loc30><loc40>', 'wrong step'), ('</action>', None)]
     ends = np.cumsum([len(text) for text, _ in parts])
     expected = [(end, name) for end, (_, name) in zip(ends, parts) if name]
     assert sorted(critic.privileged_facts(''.join(text for text, _ in parts), scene)) == sorted([*expected, (ends[3], 'false claim')])
     known = critic.facts([text for text, _ in parts], scene)
-    assert known[:, critic.PRIVILEGED.index('made')].tolist() == [0, 0] + [.5]*7
-    assert known[:, critic.PRIVILEGED.index('right step')].tolist() == [0]*7 + [.5]*2
-    assert known[:, critic.PRIVILEGED.index('false claim')].tolist() == [0]*4 + [1]*5
+    assert known[:, critic.PRIVILEGED.index('made')] == pytest.approx([0, 0] + [1/3]*3 + [2/3]*5)
+    assert known[:, critic.PRIVILEGED.index('right step')].tolist() == [0]*8 + [.5]*2
+    assert known[:, critic.PRIVILEGED.index('false claim')].tolist() == [0]*4 + [1]*6
 
 
 def broken(text, rng):

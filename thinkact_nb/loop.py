@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISTURBANCES', 'FALL', 'SLIPS', 'PUSHED', 'BESIDE', 'TURNS', 'LONGEST', 'TURN_ENGLISH', 'CHANGES', 'Felt',
-           'LoopWorld', 'memory', 'budget', 'Look', 'free_place', 'next_carry', 'carry_out', 'changed_since',
-           'turn_claims', 'expert_turn', 'Played', 'own_loop', 'replay', 'play', 'film_turns']
+           'LoopWorld', 'memory', 'budget', 'Look', 'next_carry', 'carry_out', 'changed_since', 'turn_claims',
+           'expert_turn', 'Played', 'own_loop', 'replay', 'play', 'film_turns']
 
 # %% ../nbs/07c_loop.ipynb #07c00054
 import functools, math, re, warnings
@@ -15,11 +15,11 @@ import numpy as np, pybullet
 from fastcore.basics import patch
 from .env import check_name
 from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program, Scene,
-                             Step, fetch, is_success, loc_text, parse_turn, render_output, rests, solve, to_bins,
+                             Step, ends_on_goals, is_success, parse_turn, render_output, rests, solve, to_bins,
                              to_metres)
 from .world import World
-from .tasks import TASKS, stands
-from .data import ENGLISH, Claim, ThinkWriter, claims, mention, think_of
+from .tasks import TASKS, free_place, stands
+from .data import ENGLISH, Claim, ThinkWriter, claims, think_of
 
 # %% ../nbs/07c_loop.ipynb #07c00011
 DISTURBANCES = dict(slip="the hand opens for a moment during the first carry: the block falls short of its goal",
@@ -195,20 +195,6 @@ def look(self:LoopWorld,
     return Look(asked, image, self.turn, self.scene, self.before, self.now(), self.poses(), self.felt)
 
 # %% ../nbs/07c_loop.ipynb #07c00006
-def free_place(
-    now:Scene,
-    carried:int,                  # index of a body that does not count
-    near,                         # x, y, metres
-    fits:Callable=lambda p: True, # what else the place must be
-    room:float=CLEARANCE          # to the other bodies' centres, metres
-): # x, y, metres; None if there is none
-    "The free place nearest to another."
-    others = [b.place for i, b in enumerate(now.bodies) if i != carried]
-    (left, back), (right, front) = (to_bins(*corner) for corner in zip(*OUTER))
-    grid = [to_metres(i, j) for i in range(left, right) for j in range(back, front)]
-    free = [p for p in (near, *grid) if fits(p) and all(math.dist(p, other) > room for other in others)]
-    return min(free, key=lambda p: math.dist(p, near), default=None)
-
 def _to_goals(look):
     "The next carry of a task whose bodies end on other bodies."
     lies = lambda move: rests(replace(look.scene, moves=(move,)), look.poses)
@@ -221,22 +207,6 @@ def _to_goals(look):
     return (taken[0], free_place(look.now, taken[0], bodies[taken[0]].place)) if left else None
 
 # %% ../nbs/07c_loop.ipynb #07c00030
-def _beside(look):
-    "The next carry of a task whose body ends beside another."
-    (block, goal), = look.scene.moves
-    relation, other = dict(look.scene.words)["relation"], look.now.bodies[goal].place
-    fits = lambda p: stands(np.subtract(p, other), relation)
-    return block, free_place(look.now, block, look.scene.places[0], fits, .08)
-
-def _exchange(look):
-    "The next carry of two bodies that exchange places: one whose goal is free, else one to a free place."
-    bodies, start = look.now.bodies, look.scene.bodies
-    goals = {a: start[b].place for a, b in look.scene.moves}
-    away = [i for i, goal in goals.items() if math.dist(bodies[i].place, goal) > NEAR - .01]
-    for i in away:
-        if all(math.dist(b.place, goals[i]) > .08 for k, b in enumerate(bodies) if k != i): return i, goals[i]
-    return (away[0], free_place(look.now, away[0], look.scene.places[0])) if away else None
-
 def _as_planned(look):
     "The next carry of any task: the first body of its plan that does not lie where the plan leaves it."
     lie, carried = {i: b.place for i, b in enumerate(look.scene.bodies) if b.kind in MOVABLE}, None
@@ -252,9 +222,9 @@ def next_carry(
 ): # (index of a body, x and y in metres of where to); None if nothing is left that would help
     "What an expert would carry next."
     if is_success(look.scene, look.poses): return None
-    own_plan = TASKS[look.scene.task].plan not in (fetch, TASKS["detour"].plan)
-    others = _as_planned if own_plan else _to_goals
-    carry = dict(relative=_beside, swap=_exchange).get(look.scene.task, others)(look)
+    others = _to_goals if ends_on_goals(look.scene) else _as_planned
+    find = TASKS[look.scene.task].carry or others
+    carry = find(look)
     return carry if carry and carry[1] else None
 
 def _way(look, block, to):
@@ -322,7 +292,7 @@ def expert_turn(
     carry = next_carry(look)
     if carry and look.turn == 0: return render_output(think_of(look.scene), carry_out(look, *carry))
     tell = ThinkWriter(look.scene.seed + 7919 * look.turn, TURN_ENGLISH)
-    see = lambda i: tell("seen", **mention(look.now.bodies[i]))
+    see = lambda i: tell.see(look.now.bodies[i])
     for kind, name in sorted(changed_since(look)):
         if name: tell(kind, block=name)
     if carry: _tell_carry(look, tell, see, *carry)
@@ -334,7 +304,7 @@ def expert_turn(
 
 def _tell_carry(look, tell, see, block, to):
     "Say what is carried where, and why there."
-    names, loc = [b.name for b in look.now.bodies], loc_text(*to)
+    names = [b.name for b in look.now.bodies]
     goals = [i for i, b in enumerate(look.now.bodies) if b.place == to]
     see(block)
     for i in goals: see(i)
@@ -347,8 +317,8 @@ def _tell_carry(look, tell, see, block, to):
     at, other = to_metres(*to_bins(*to)), look.scene.moves[0][1]
     relation = dict(look.scene.words).get("relation")
     if relation and stands(np.subtract(at, look.now.bodies[other].place), relation):
-        tell("beside", relation=relation, goal=names[other], loc=loc)
-    elif all(math.dist(at, b.place) > .08 for b in look.now.bodies): tell("free", loc=loc)
+        tell.room(to, relation, names[other])
+    elif all(math.dist(at, b.place) > .08 for b in look.now.bodies): tell.room(to)
     tell("there", block=names[block])
 
 # %% ../nbs/07c_loop.ipynb #07c00024

@@ -12,7 +12,7 @@ __all__ = ['BINS', 'BIN', 'ORIGIN', 'SKILLS', 'MAX_STEPS', 'DONE', 'COLOURS', 'K
 
 # %% ../nbs/01_sim.ipynb #d8c2a12d
 import itertools, math, re, sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Callable, NamedTuple
 import numpy as np
 from fastcore.basics import patch
@@ -283,14 +283,17 @@ class Ask(NamedTuple):
     places: tuple = ()                  # places the task needs, metres
     pairs: tuple = None                 # pairs of bodies whose colours L2 combines anew; None: the moves
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    "A family of scenes."
+    "A family of scenes: how they are laid, asked, done, judged, thought about, and mended when something goes wrong."
     about: str                # one line
     sample: Callable          # table -> Ask, or None to refuse the table
     wordings: tuple[str, ...] # of the instruction; the last two are kept for L3
     plan: Callable = fetch    # scene -> (skill, place in metres), in order
     success: Callable = rests # (scene, final poses) -> bool
+    think: Callable = None    # (scene, `data.ThinkWriter`): says what is where, what decides, and the plan
+    carry: Callable = None    # `loop.Look` -> what an expert carries next, as in `loop.next_carry`
+    wordings_in: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of the instruction, in other languages
 
     def __post_init__(self):
         n = len(self.wordings)

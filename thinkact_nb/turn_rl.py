@@ -94,6 +94,7 @@ def turn_episode(
     known = dict(instruction=look.asked, mishap=turn.mishap, grounding=np.mean(true) if true else None)
     return TurnEpisode(**asdict(row) | known | dict(reward=row.reward if last else 0.))
 
+# %% ../nbs/07e_turn_rl.ipynb #07e00119
 class TurnLedger(Ledger):
     "Keeps the turns of all processes, update by update."
     turns = ()  # of the rollout, set by the trainer
