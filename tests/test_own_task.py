@@ -15,7 +15,7 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.turn_rl import STATE, turn_facts
 from thinkact_nb.turns import make_turns
 
-PAGE = json.loads((Path(__file__).parent.parent / 'nbs/01b_tasks.ipynb').read_text())
+PAGE = json.loads((Path(__file__).parent.parent / 'nbs/01b_tasks.ipynb').read_text(encoding='utf-8'))
 
 
 @pytest.fixture(scope='module')
