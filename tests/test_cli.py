@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -346,6 +347,14 @@ def test_what_comes_with_the_package_is_acted_evaluated_exported_and_reported(tm
     assert (tmp_path/'made'/'model.safetensors').exists()
     refused(thinkact('eval', '--arms', 'sft', '--run', 'typo', cwd=tmp_path), 'no run in typo')
     assert not (tmp_path/'typo').exists()
+
+
+def test_act_asks_the_repository_who_acts():
+    "Guard: on a fresh machine with --hub the base acted, which was never taught, since only the folder was looked at."
+    from thinkact_nb.evaluate import ADAPTERS
+    on_hub = lambda *stages: SimpleNamespace(shipped=False, has=lambda stage, file: stage in stages)
+    found = [cli.Act(task='put_on', hub='you/robot').policy(on_hub(*stages), ADAPTERS) for stages in (('sft', 'rl/ppo'), ('sft',), ())]
+    assert found == ['ppo', 'sft', 'base']
 
 
 def test_a_run_with_an_adapter_of_its_own_is_not_filled_up(run, capfd):
