@@ -264,6 +264,8 @@ def load_model(
     elif trainable:
         model = new_adapter(model, profile)
         model.peft_config["default"].base_model_name_or_path = base_name(profile)
+    if adapter or trainable:  # else PEFT asks the Hub for the base's vocabulary at every checkpoint, offline too
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     if profile.dtype == "float16": steady_ends(model)
     if profile.dtype == "float16" and trainable: scale_gradients(model)
     return model.eval()
