@@ -1,6 +1,7 @@
 "What pages say first, and what stands beside the notebooks, against tables and settings."
 import ast
 import json
+import math
 import re
 import shutil
 import sys
@@ -128,3 +129,46 @@ def test_a_report_of_a_t4_has_what_is_needed_to_use_it():
     assert form['name'] and form['description'] and list(fields) == ['notebook', 'runtime', 'gpu', 'receipt', 'stopped', 'minutes']
     assert all(part['type'] in ('input', 'textarea') and part['attributes']['label'] for part in fields.values())
     assert not any(fields[name].get('validations', {}).get('required') for name in ('receipt', 'stopped')), 'a run may end before either'
+
+
+PROSE = ('README.md', 'README.ko.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'Makefile', 'space/README.md', 'space/app.py', '.github/workflows/*.yaml', 'nbs/*.ipynb',
+         'thinkact_nb/templates/*.md', 'tools/*.jinja')
+
+
+def stand_in_millions():
+    from safetensors import safe_open
+    with safe_open(ROOT/'thinkact_nb/standin/model.safetensors', 'np') as weights: return sum(math.prod(weights.get_slice(n).get_shape()) for n in weights.keys())/1e6
+
+
+def one_place():
+    "(what a sentence says, in which the group is a count, a version or a size; what it must be; from where)"
+    held = ConfigParser()
+    held.read(ROOT/'settings.ini', encoding='utf-8')
+    needs = ' '.join(held['DEFAULT'][key] for key in ('requirements', 'train_requirements', 'dev_requirements'))
+    version = lambda name: re.search(rf'(?m)\b{re.escape(name)}==([\d.]+)', needs)[1]
+    numbers = (ROOT/'tools/numbers.txt').read_text(encoding='utf-8')
+    disk = re.search(r'(?m)^index.ipynb \| ([\d.]+) \| GB of `.venv`', numbers)[1]
+    return [(r'(?<!\d)(\d+\.\d+)[- ]million[- ]param|(\d+\.\d+) million parameters', f'{stand_in_millions():.1f}', 'the weights of the stand-in'),
+            (r'Python (3\.\d+) or newer|From Python (3\.\d+) to', held['DEFAULT']['min_python'], 'settings.ini'),
+            (r'nbdev (\d+\.\d+\.\d+)', version('nbdev'), 'settings.ini'), (r'pybullet-arm64`? (\d+\.\d+\.\d+)', version('pybullet-arm64'), 'settings.ini'),
+            (r'(?:about|약) (\d+\.\d+) ?GB', disk, 'tools/numbers.txt')]
+
+
+def test_counts_versions_and_sizes_in_prose_come_from_one_place():
+    "Guard: the Space and its card said 4.2 million parameters, everything else 4.7."
+    files = [file for pattern in PROSE for file in sorted(ROOT.glob(pattern))]
+    for said, right, where in one_place():
+        found = [(file.name, next(filter(None, m.groups()))) for file in files for m in re.finditer(said, file.read_text(encoding='utf-8'))]
+        assert found, f'nobody says {said} any more: take it out here'
+        assert {number for _, number in found} == {right}, f'{where} says {right}: {[one for one in found if one[1] != right]}'
+
+
+def test_the_time_of_a_page_is_the_same_on_it_and_on_the_front_page():
+    rows = re.findall(r'(?m)^\| \[(\w+)\]\(nbs/\w+\.ipynb\) \| .*? \| (.*?) \|', (ROOT/'README.md').read_text(encoding='utf-8'))
+    odd, seen = [], 0
+    for name, time in rows:
+        cells = json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf-8'))['cells']
+        m = re.search(r'Run all on a free T4: (?:about |under )?([\w ]+)', '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'))
+        seen += bool(m)
+        if m and m[1] != time: odd.append(f'{name}: {m[1]}, and {time} on the front page')
+    assert not odd and seen >= 10
