@@ -52,7 +52,7 @@ def moved(kept, found):
     names = hardware()['versions']
     here = ', '.join(f'{name} {names[name]}' for name in PYBULLET if names.get(name))
     return (f'{here} moves bits: of {len(kept)} episodes {physics} end otherwise and {pictures} look otherwise; the first is {pairs[0][1].split(":")[0]}. '
-            'Committed tables were made with other bits: take another release, or find out which')
+            'Committed tables were made with the other bits, and do not replay exactly here')
 
 
 if __name__ == '__main__':
