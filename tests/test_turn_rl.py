@@ -77,6 +77,7 @@ def test_the_critic_is_told_how_an_episode_stands():
             assert (solved, last) == (next_carry(look) is None, look.turn + 1 == budget(scene))
             assert left == (budget(scene) - look.turn - 1) / budget(scene)
             said = dict(zip(PRIVILEGED, known[1]))
+            assert said['made'] == pytest.approx(1), (look, text)  # what an expert says at this look, and not what one says who begins
             assert said['wrong step'] == 0 and said['false claim'] == 0 and said['right step'] == (not solved)
             own = known[:, len(PRIVILEGED) + len(STATE):].reshape(2, len(TASKS), -1)
             assert np.flatnonzero(own.any((0, 2))).tolist() == [list(TASKS).index(scene.task)]

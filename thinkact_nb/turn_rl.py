@@ -17,15 +17,16 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from .env import UserError
 from .checkpoints import Store
-from .sim import Program, Scene, SceneKey, is_success, make_scene, parse_turn
+from .sim import Scene, SceneKey, is_success, make_scene, parse_turn
 from .pool import SimPool
 from .words import chat
 from .reward import Episode, as_episode, episode_table, with_mishaps
-from .critic import facts, gae
+from .data import claims
+from .critic import Expected, facts, gae
 from .ledger import Ledger
 from .trainer import PPOTrainer
 from .ppo import train_rl
-from .loop import TURNS, Look, Played, budget, carry_out, next_carry, turn_claims
+from .loop import TURNS, Look, Played, budget, expert_turn, next_carry, turn_claims
 from .turns import MIX, loop_episodes
 
 # %% ../nbs/07e_turn_rl.ipynb #07e00012
@@ -59,11 +60,13 @@ def turn_facts(
     look:Look,
     turns:int=TURNS   # as in `budget`
 ) -> np.ndarray: # (tokens, facts_width(len(STATE))): before each token
-    "What the critic is told of a turn: as in `critic.facts`, against the expert's next carry, and how things stand."
+    "What the critic is told of a turn: as in `critic.facts`, against the expert's turn, and how things stand."
     carry, most = next_carry(look), budget(look.scene, turns)
-    program = carry_out(look, *carry) if carry else Program(())
+    said = parse_turn(expert_turn(look))
+    due = len({claim.about for claim in claims(said.think, look.now)})
     left = most - look.turn - 1
-    return facts(pieces, look.now, program, (is_success(look.scene, look.poses), left == 0, left / most))
+    state = (is_success(look.scene, look.poses), left == 0, left / most)
+    return facts(pieces, look.now, Expected(said.program, due, carry[:1] if carry else ()), state)
 
 # %% ../nbs/07e_turn_rl.ipynb #07e00019
 class Turn(NamedTuple):
