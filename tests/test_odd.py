@@ -108,6 +108,19 @@ def test_without_ffmpeg_the_work_goes_on_without_films(tmp_path, monkeypatch, ca
     assert report._film(None, ('sft', 'ppo')) == ''
 
 
+NOBODY = """import os, pwd
+for name in ('HOME', 'USER', 'LOGNAME', 'LNAME', 'USERNAME'): os.environ.pop(name, None)
+def unknown(*_): raise KeyError('uid not found')
+pwd.getpwuid = unknown
+"""
+
+
+def test_a_user_without_a_home(tmp_path):
+    "Guard: in a container the user may have no name and no folder (NVIDIA-TAO/tao-skill-bank#150)."
+    done = python(NOBODY + MAIN, *ACT, '--run', 'run', cwd=tmp_path)
+    assert done.returncode == 0 and 'outcome      success' in done.stdout, done.stderr[-800:]
+
+
 def test_every_file_is_utf8_in_any_locale(tmp_path):
     "Guard: UnicodeEncodeError in the card after all rows were made, and again at every try (mindee/doctr#1118)."
     strict, words = STRICT + MAIN, ('--run', 'run')
