@@ -43,13 +43,14 @@ import tyro
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from thinkact_nb.data import make_dataset
-from thinkact_nb.env import PROFILES, SPLITS, hardware
+from thinkact_nb.env import PROFILES, SPLITS, UserError, hardware
+from thinkact_nb.files import differs
 from thinkact_nb.evaluate import Comparison, compare, evaluate, mean_interval
 from thinkact_nb.model import free_memory, load_model
 from thinkact_nb.pool import SimPool
 from thinkact_nb.ppo import train_rl
 from thinkact_nb.reward import rollout
-from thinkact_nb.sft import train_sft
+from thinkact_nb.sft import sft_made_with, train_sft
 from thinkact_nb.store import Store, kept
 from thinkact_nb.tasks import spread
 from thinkact_nb.words import load_processor
@@ -87,12 +88,17 @@ def begin(settings, think=True):
     stage = "sft" if think else "sft-nothink"
     if not (store.run / stage / "log.json").exists():
         train_sft(store, resume=True, think=think, steps=settings.steps)
+    other = differs(store.made(stage), sft_made_with(store, think=think, steps=settings.steps))
+    if other: raise UserError(f"{stage} in {store.run} was made with {other}: give the same, or another --run")
     return store, stage
 
 
 class Keep(TrainerCallback):
     "Keeps the adapter of every checkpoint; of checkpoints a run keeps the last two."
     def __init__(self, folder): self.folder = folder
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.global_step: shutil.rmtree(self.folder, ignore_errors=True)  # else a mean is over two trainings
 
     def on_save(self, args, state, control, **kwargs):
         self.folder.mkdir(exist_ok=True)

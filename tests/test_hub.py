@@ -324,7 +324,7 @@ from thinkact_nb.share import push_to_hub
 data.make_dataset(3, "d", SimPool(0), image_size=64)
 print(push_to_hub("d", "tester/tabletop"))'''))
     repository = hub.repository('tester/tabletop', 'dataset')
-    assert repository.private and set(repository.files) == {'README.md', 'train.parquet', 'sample.png'} and 'hf_good' not in pushed.stdout + pushed.stderr
+    assert repository.private and set(repository.files) == {'README.md', 'made.json', 'train.parquet', 'sample.png'} and 'hf_good' not in pushed.stdout + pushed.stderr
     opened = subprocess.run([sys.executable, '-c', '''
 import sys, datasets
 rows = datasets.load_dataset("tester/tabletop", split="train")

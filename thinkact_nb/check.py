@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForImageTextToText, TrainerCallback
 from .env import Profile, Stopped, UserError, get_profile, hardware
-from .files import write_json
+from .files import located, write_json
 from .store import Store
 from .pool import SimPool
 from .data import make_dataset
@@ -338,7 +338,8 @@ def check_gemma(
     profile = small(profile or get_profile())
     check_machine(profile), cap_memory()
     checks, standin = Checks(), profile.model == "standin"
-    above = Path(run).parent
+    run, folder_of_receipt = located(run), located(out or run)
+    above = run.parent
     with tempfile.TemporaryDirectory(dir=above if above.is_dir() else None) as folder, SimPool(0) as pool:
         store = Store(Path(folder) / "run", profile)
         demonstrations = lambda: make_dataset(profile.demonstrations, store.begin("data"), pool,
@@ -355,8 +356,7 @@ def check_gemma(
                    weights="the stand-in's" if standin else profile.model,
                    cap_gib=CAP if torch.cuda.is_available() else None, machine=hardware(), checks=checks.rows,
                    shapes=counted)
-    folder = Path(out or run)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "receipt.json", receipt)
-    (folder / "receipt.md").write_text(receipt_page(receipt), encoding="utf-8")
+    folder_of_receipt.mkdir(parents=True, exist_ok=True)
+    write_json(folder_of_receipt / "receipt.json", receipt)
+    (folder_of_receipt / "receipt.md").write_text(receipt_page(receipt), encoding="utf-8")
     return receipt

@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 from fastcore.basics import patch
 from .env import UserError, say
-from .files import SEAL, damage, git_id, misfit, on_disk, read_json, read_seal, seal, step_of
+from .files import (SEAL, damage, differs, git_id, misfit, on_disk, path_text, read_json, read_seal, seal,
+                               step_of)
 from .hub import Push, in_short
 from .store import ADAPTER, Store, foreign
 
@@ -80,7 +81,7 @@ def _on_hub(self:Store, stage):
         if not self.checkpoints(stage):
             raise UserError(f"cannot read {self.hub.repo} ({in_short(e)}): check the network and `hf auth login`, "
                             "or leave out --resume to start anew")
-        say(f"cannot read {self.hub.repo} ({in_short(e)}): going on from what is in {self.run}")
+        say(f"cannot read {self.hub.repo} ({in_short(e)}): going on from what is in {path_text(self.run)}")
         return "", ()
     inside = Push(self.run, stage, "", frozenset())
     return found.commit, [name for name, content in inside.checkpoints(found.files) if content]
@@ -140,9 +141,8 @@ def _aside(self:Store, stage, folder):
 
 @patch
 def _asked(self:Store, folder, settings):
-    made = read_seal(folder).get("settings", {})
-    changed = [f"{k} {made.get(k)}, not {settings[k]}" for k in settings if made.get(k) != settings[k]]
+    changed = differs(read_seal(folder).get("settings", {}), settings)
     if changed:
-        raise UserError(f"{folder} was made with {', '.join(changed)}: give the same, "
+        raise UserError(f"{path_text(folder)} was made with {changed}: give the same, "
                         "or leave out --resume to start anew")
     return folder

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from . import __version__
 from .env import (RL_SEEDS, UserError, check_name, check_seed, get_profile, hardware, one_line, quiet,
                              rank, renderer, split_of, steady_streams)
-from .files import disk_fault, whole
+from .files import disk_fault, file_stem, located, path_text, whole
 from .store import SHIPPED_TURNS, Store
 from .pictures import film, png
 from .report import findings
@@ -61,8 +61,9 @@ class Act(Common):
     def check(self):
         super().check()
         split_of(self.seed), self.check_turns()
+        if self.table: self.table = str(located(self.table))
         if self.table and not Path(self.table).is_file():
-            raise UserError(f"no file {self.table}: --table takes a table of episodes, "
+            raise UserError(f"no file {path_text(self.table)}: --table takes a table of episodes, "
                             f"such as {self.run}/eval/episodes.parquet")
         if self.arm and not self.table:
             with quiet(): from thinkact_nb.evaluate import check_arms
@@ -76,9 +77,11 @@ def recorded(self:Act, scene):
     rows = read_episodes(self.table, f"--table takes a table of episodes, such as {self.run}/eval/episodes.parquet")
     rows = rows[(rows.task == scene.task) & (rows.level == scene.level) & (rows.seed == scene.seed)]
     if self.arm: rows = rows[rows.arm == self.arm]
+    rows = rows.sort_values(["perturbed", "sample"], kind="stable")  # of several of a scene, the plain one
     if not len(rows):
         key = f"{scene.task} {scene.level} {scene.seed}"
-        raise UserError(f"{self.table} has no episode of {self.arm or 'any arm'} on {key}: choose one that it has")
+        table, arm = path_text(self.table), self.arm or "any arm"
+        raise UserError(f"{table} has no episode of {arm} on {key}: choose one that it has")
     return rows.iloc[0].to_dict()
 
 # %% ../nbs/12_cli.ipynb #75268125
@@ -110,13 +113,14 @@ def __call__(self:Act):
     if self.turns > 1 or self.disturb: return self.in_turns(store, arm, scene)
     row = self.recorded(scene) if self.table else None
     if row is None: row = evaluate.act(store, arm, [scene], SimPool(0)).to_dict("records")[0]
-    file = store.path("act") / f"{self.task}-{self.level}-{self.seed}.png"
+    named = file_stem(self.task, self.level, self.seed, row["arm"], row["perturbed"])
+    file = store.path("act") / f"{named}.png"
     world = World()
     frames, end = film(sim.scene_of(row), row["output"], world)
     with whole(file) as part: part.write_bytes(png(frames[0]))
     video = filmed(frames + [frames[-1]] * FPS, file.with_suffix(".mp4"))
     self.tell(row, scene.instruction, end, store)
-    print(f"picture      {file}\nvideo        {video or '(none)'}")
+    print(f"picture      {path_text(file)}\nvideo        {path_text(video) if video else '(none)'}")
 
 # %% ../nbs/12_cli.ipynb #12d00002
 @patch
@@ -132,9 +136,12 @@ def check_turns(self:Act):
 @patch
 def in_turns(self:Act, store, arm, scene):
     "One episode of several turns, printed and filmed."
-    with quiet(): from thinkact_nb.turns import act_turns, policy_of
+    with quiet():
+        from thinkact_nb import evaluate
+        from thinkact_nb.turns import act_turns, policy_of
     who, remember = policy_of(store, arm)
-    act_turns(who, scene, store.path("act"), store.profile, self.turns, self.disturb, remember)
+    act_turns(who, scene, store.path("act"), store.profile, self.turns, self.disturb, remember,
+              arm=evaluate.name_of(arm))
 
 # %% ../nbs/12_cli.ipynb #b3909195
 @patch
@@ -146,8 +153,8 @@ def tell(self:Act,
 ):
     "Print an episode."
     untaught = row["arm"] == "base" and not self.arm
-    notes = f", as in {self.table}" if self.table else ""
-    if untaught: notes += f" (no adapter in {store.run} yet: the base was never taught to act)"
+    notes = f", as in {path_text(self.table)}" if self.table else ""
+    if untaught: notes += f" (no adapter in {path_text(store.run)} yet: the base was never taught to act)"
     print(f"policy       {row['arm']}{notes}")
     print(f"instruction  {instruction}")
     print(f"think        {row['think'] or '(none)'}")
@@ -168,7 +175,7 @@ class Export(Simulated):
 
     def check(self):
         super().check()
-        out = Path(self.out)
+        out = located(self.out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out {self.out} is not an empty folder: give a new one")
         if self.arm and self.to != "merged":
@@ -185,7 +192,7 @@ def merged(self:Export, store):
     arm = self.arm or next(iter(there), "ppo" if store.shipped else "sft")
     adapter = adapter_of(store, arm)
     if not adapter: raise UserError(f"arm {arm!r} has no adapter to merge: choose one that was trained")
-    print(merge(store.profile, adapter, self.out))
+    print(path_text(merge(store.profile, adapter, self.out)))
 
 # %% ../nbs/12_cli.ipynb #6cd6fa80
 @patch
@@ -196,7 +203,7 @@ def __call__(self:Export):
     from thinkact_nb.data import read_dataset
     from thinkact_nb.share import to_files, to_lerobot
     rows = read_dataset(file)
-    if self.to == "files": return print(to_files(rows, self.out))
+    if self.to == "files": return print(path_text(to_files(rows, self.out)))
     with self.workers() as pool: frames = to_lerobot(rows, self.out, pool, store.profile.image_size)
     print(f"{len(rows)} demonstrations, {frames} frames in {self.out}")
 
@@ -227,7 +234,7 @@ class Demo(Simulated):
                   f"({int(r.successes)} of {int(r.n)})")
         for sentence in findings(store)["sampled"]: print(sentence)
         if store.profile.model == "standin": print("These are the stand-in's results, not Gemma's.")
-        print(store.run / "report" / "index.html")
+        print(path_text(store.run / "report" / "index.html"))
 
 # %% ../nbs/12_cli.ipynb #27ff94cb
 @dataclass(kw_only=True)

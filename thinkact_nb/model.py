@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SKIP', 'LOGITS', 'TARGETS', 'COMPACT', 'keep_memory', 'free_memory', 'leave_out_audio', 'load_base', 'fuse_head',
-           'fuse_heads', 'first_rows', 'lora_config', 'trained_rows', 'new_adapter', 'fingerprint', 'check_adapter',
-           'load_model', 'exchange_adapter', 'decode', 'write', 'image_features']
+           'fuse_heads', 'first_rows', 'lora_config', 'trained_rows', 'new_adapter', 'check_adapter', 'load_model',
+           'exchange_adapter', 'decode', 'write', 'image_features']
 
 # %% ../nbs/03_model.ipynb #0d1b16bf
 # before peft, which imports bitsandbytes and would have it greet
 from .precision import check_layers, scale_gradients, steady, steady_ends
 
-import ctypes, functools, gc, hashlib, math, types
+import ctypes, functools, gc, math, types
 import bitsandbytes
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.logging import disable_progress_bar
 from .env import Profile, UserError, check_seed, device_number
 from .files import SEAL, damage, read_json, read_seal
-from .store import ADAPTER, MODEL, foreign
+from .store import ADAPTER, MODEL, fingerprint, foreign
 from .sim import BINS
-from .words import STANDIN, WORDS, base_name, chat, from_hub, forbidden, load_processor, model_path, word_ids
+from .words import WORDS, base_name, chat, from_hub, forbidden, load_processor, model_path, word_ids
 from .shapes import check_machine
 
 # %% ../nbs/03_model.ipynb #f24526bf
@@ -208,16 +208,6 @@ def new_adapter(
     if fresh:
         trained_rows(model).data[fresh] = first_rows(table, processor.tokenizer, [WORDS[i] for i in fresh])
     return model
-
-# %% ../nbs/03_model.ipynb #3e809951
-def fingerprint(
-    profile:Profile,
-    adapter=None # a folder; None: the base alone
-) -> str: # 12 hex digits
-    "What weights these are: a hash of the base's name (of its weights, for the stand-in) and of the adapter."
-    files = [STANDIN / "model.safetensors"] if profile.model == "standin" else []
-    files += [Path(adapter) / "adapter_config.json", Path(adapter) / "adapter_model.safetensors"] if adapter else []
-    return hashlib.sha256(b"".join([profile.model.encode(), *(f.read_bytes() for f in files)])).hexdigest()[:12]
 
 # %% ../nbs/03_model.ipynb #1cf34c52
 def check_adapter(

@@ -17,7 +17,7 @@ import tyro
 from fastcore.basics import patch
 from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, check_seed,
                              get_profile, processes, quiet, rank, split_of)
-from .files import read_json, write_json
+from .files import differs, located, path_text, read_json, write_json
 from .store import ADAPTER, ALGORITHMS, MAKES, MODEL, Store, profile_fault
 from .report import COSTS
 with quiet():  # PyBullet greets
@@ -28,8 +28,11 @@ with quiet():  # PyBullet greets
 def listed(
     values:tuple[str, ...] # each a name, or several with commas
 ) -> list[str]:
-    "Names given with blanks or commas between them."
-    return [v for value in values for v in value.split(",") if v]
+    "Names given with blanks or commas between them; a comma in the path of an arm is no end."
+    def one(value):
+        name, sign, folder = value.partition("=")
+        return sign and "," not in name and Path(folder).exists()
+    return [v for value in values for v in ([value] if one(value) else value.split(",")) if v]
 
 def check_scenes(
     tasks:list[str],
@@ -116,8 +119,9 @@ def use(
     file:str # Python
 ):
     "Run a user's file, such as one that adds tasks, here and in every worker. Raises `UserError` if it cannot be run."
-    path = Path(file).absolute()
+    path = located(file)
     if not path.is_file(): raise UserError(f"no file {file}: --use takes a Python file, such as one that adds tasks")
+    if os.pathsep in str(path): raise UserError(f"--use {file}: {os.pathsep!r} stands between two files: rename it")
     before = os.environ.get("THINKACT_USE", "").split(os.pathsep)
     if str(path) in before: return
     try: exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "thinkact_use", "__file__": str(path)})
@@ -243,11 +247,17 @@ def timed(
 
 def complete(
     store:Store,
-    stage:str # a name in `MAKES`
+    stage:str,   # a name in `MAKES`
+    asked=None   # what it would be made from and with now; None: nobody asks
 ) -> bool:
-    "Whether a stage is there to be skipped, which is said."
-    there = store.has(stage)
-    if there:
-        print(f"{MAKES[stage]} in {store.run / stage}: complete, skipped")
-        store.push(stage)
-    return there
+    "Whether a stage is there to be skipped, which is said. Raises `UserError` if it is another one than is asked for."
+    if not store.has(stage, tell=asked is None): return False
+    here, made = path_text(store.run / stage), store.made(stage)
+    other = differs(made, asked or {})
+    if other:
+        raise UserError(f"{MAKES[stage]} in {here}: made with {other}: give the same, "
+                        "or leave out --resume to make it anew")
+    unknown = asked and not made
+    print(f"{MAKES[stage]} in {here}: complete, skipped" + " (it does not say what it was made with)" * bool(unknown))
+    store.push(stage)
+    return True

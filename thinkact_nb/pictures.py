@@ -8,7 +8,7 @@ __all__ = ['COLOURS', 'THEMES', 'SIDE', 'TRUE', 'FALSE', 'PANEL', 'CAPTION', 'TI
            'happened', 'demo_video', 'loop_film']
 
 # %% ../nbs/08b_pictures.ipynb #6a7024bb
-import base64, io, re
+import base64, io, re, shlex
 from pathlib import Path
 from typing import NamedTuple
 from .files import render, whole
@@ -224,7 +224,7 @@ def gallery(
     examples, every = cases(table, a, b, most), changed(table, a, b).change.tolist()
     shown = lambda change: f"{min(most, every.count(change))} of the {every.count(change)} scenes that"
     counts = f"{shown('gained')} {b} solved and {a} did not, and {shown('lost')} {a} solved and {b} did not"
-    shown_cases = [case_html(case, f"thinkact act --table {file}") for case in examples]
+    shown_cases = [case_html(case, f"thinkact act --table {shlex.quote(str(file))}") for case in examples]
     return render("gallery.html", a=a, b=b, counts=counts, home=home, cases=shown_cases)
 
 # %% ../nbs/08b_pictures.ipynb #c4367ee9

@@ -10,10 +10,10 @@ import json, warnings
 import pandas as pd
 from .env import UserError
 from .checkpoints import Store
-from .tasks import TASKS
 from .pool import SimPool
 from .model import fingerprint, free_memory
 from .train import Checkpoints, go_on, led, only_numbers
+from .reward import rl_made_with
 from .ledger import log_rows
 from .trainer import rl_trainer
 
@@ -53,9 +53,9 @@ def train_rl(
         trainer = rl_trainer(store, pool, algo, seed, updates, **settings)
         ledger, folder = trainer.reward_funcs[0], led(lambda: store.begin(stage))
         sft = fingerprint(store.profile, store.require("sft", "adapter_config.json"))
-        made = dict(seed=seed, base=fingerprint(store.profile), sft=sft, weights=str(ledger.weights),
-                    tasks=list(settings.get("tasks", TASKS)), levels=list(settings.get("levels", ("L0",))),
-                    **{name: getattr(trainer.args, name) for name in decides})
+        args = trainer.args
+        made = rl_made_with(store, algo, seed, **settings) | dict(sft=sft)
+        made |= {name: getattr(args, name) for name in decides}
         trainer.add_callback(Checkpoints(store, stage, made, trainer.args.logging_steps))
         checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
         if checkpoint: ledger.resume(checkpoint)
@@ -63,7 +63,7 @@ def train_rl(
     def keep():
         trainer.model.save_pretrained(folder, selected_adapters=["default"])
         trainer.save_head(folder)
-        store.push(stage, base=made["base"])
+        store.push(stage, base=made["base"], settings=made | dict(updates=args.max_steps // args.logging_steps))
     led(keep)
     log = pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))
     del trainer, keep

@@ -6,11 +6,15 @@
 __all__ = ['merge']
 
 # %% ../nbs/09b_release.ipynb #09b00006
+import shutil
 from pathlib import Path
 import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForImageTextToText
 from .env import Profile, UserError
+from .files import path_text
+from .store import TOLD
+from .share import new_folder
 from .words import forbidden, load_processor, model_path
 from .model import check_adapter
 
@@ -18,12 +22,13 @@ from .model import check_adapter
 def merge(
     profile:Profile, # that the adapter was trained with
     adapter,         # its folder
-    folder           # where the weights go; made if it is not there
+    folder           # where the weights go: must not be there yet, or be empty
 ) -> Path: # the folder
     "A policy as one model in full precision, with its processor. Raises `UserError` if it cannot be made or written."
-    adapter, folder = Path(adapter), Path(folder)
+    adapter = Path(adapter)
     if not (adapter / "adapter_config.json").exists():
-        raise UserError(f"no adapter in {adapter}: give the folder of one that was trained")
+        raise UserError(f"no adapter in {path_text(adapter)}: give the folder of one that was trained")
+    folder = new_folder(folder)
     check_adapter(profile, adapter)
     dtype = torch.float32 if profile.model == "standin" else torch.bfloat16
     base = AutoModelForImageTextToText.from_pretrained(model_path(profile), dtype=dtype)
@@ -37,5 +42,6 @@ def merge(
     try:
         merged.save_pretrained(folder)
         processor.save_pretrained(folder)
-    except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another folder")
+        if (adapter / TOLD).exists(): shutil.copy(adapter / TOLD, folder)  # it learned turns
+    except OSError as e: raise UserError(f"cannot write to {path_text(folder)} ({e.strerror}): choose another folder")
     return folder

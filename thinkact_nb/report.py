@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['LOG', 'COSTS', 'TRIAL', 'MEASURED', 'INTERVAL', 'RATES', 'DECODED', 'MEANS', 'STUDY', 'PAID', 'RL_CURVES', 'FORMER',
-           'lends', 'read_log', 'headline', 'costs', 'decodings', 'sampled', 'departures', 'study_rows', 'findings',
-           'model_card', 'percent', 'as_table', 'by_task', 'curves', 'page', 'build_report', 'long_run']
+           'lends', 'read_log', 'headline', 'costs', 'decodings', 'sampled', 'departures', 'study_rows',
+           'check_current', 'strangers', 'apart', 'findings', 'model_card', 'percent', 'as_table', 'by_task', 'curves',
+           'page', 'build_report', 'long_run']
 
 # %% ../nbs/09_report.ipynb #600b9bf8
 import json, shutil
 from dataclasses import asdict
 from pathlib import Path
-from .env import say, split_of
-from .files import NUMBER, read_json, render, whole, write_json
-from .store import ALGORITHMS, CONFIG, SHIPPED, Store, kept
+from .env import UserError, say, split_of
+from .files import NUMBER, SEAL, path_text, read_json, render, sha256, whole, write_json
+from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, fingerprint, kept
 from .pictures import cases, case_html, curve, data_uri, demo_video, rate_chart
 
 # %% ../nbs/09_report.ipynb #e72a31c1
@@ -68,7 +69,8 @@ def costs(
 def decodings(
     training:dict,   # log of each stage
     arms:list[dict], # from `rates`
-    batch:int        # texts of an update
+    batch:int,       # texts of an update
+    strangers=()     # arms that did not begin from this `sft`
 ) -> list[dict]: # arm: the RL policy; policy, decoding, n texts, rate and its 95 % interval
     "What RL changed in texts that are sampled in training, beside the greedy ones that the tables count."
     from statsmodels.stats.proportion import proportion_confint
@@ -80,7 +82,7 @@ def decodings(
             low, high = proportion_confint(round(rates[update - 1] * batch), batch, method="wilson")
             reach = dict(n=batch, rate=rates[update - 1], low=float(low), high=float(high))
             out.append(dict(arm=arm, policy=policy, decoding=f"sampled in update {update}") | reach)
-        for policy in ("sft", arm) if {"sft", arm} <= set(greedy) else ():
+        for policy in ("sft", arm) if {"sft", arm} <= set(greedy) and arm not in strangers else ():
             shown = {key: greedy[policy][key] for key in ("n", "rate", "low", "high")}
             out.append(dict(arm=arm, policy=policy, decoding="greedy in test scenes") | shown)
     return out
@@ -110,14 +112,14 @@ def departures(
     return changed + [f"{arm} ran for {n} updates; the profile says {planned}." for arm, n in longer.items()]
 
 # %% ../nbs/09_report.ipynb #e6a4b007
-def _compared(table):
-    "RL against SFT, and SFT against what came before it, level by level, as one family."
+def _compared(table, strangers=()):
+    "RL against SFT, and SFT against what came before it, level by level, as one family; no arm against `strangers`."
     from statsmodels.stats.multitest import multipletests
     from thinkact_nb.evaluate import compare
     there, by_level = list(table.arm.unique()), dict(list(table.groupby("level")))
     before = [(a, "sft") for a in ("base", "random", "sft-nothink")]
     wanted = [*(("sft", a) for a in there if a.split()[0] in ALGORITHMS), *before]
-    pairs = [p for p in wanted if set(p) <= set(there)]
+    pairs = [p for p in wanted if set(p) <= set(there) and p[1] not in strangers]
     out = []
     for a, b in pairs:
         for level, rows in by_level.items():
@@ -155,6 +157,44 @@ def study_rows(
     file = store.run / "tune" / "trials.json"
     return read_json(file, [TRIAL], "remove it, and run `thinkact tune` again") if file.exists() else []
 
+# %% ../nbs/09_report.ipynb #ma09a002
+def check_current(
+    store:Store,
+    table # episodes, a DataFrame
+):
+    "Raise a `UserError` if rows were written by other weights than the run's finished adapters, or in several ways."
+    from thinkact_nb.evaluate import ADAPTERS, check_one
+    check_one(table)
+    own = (store.run / "eval" / "episodes.parquet").exists()  # else the table is the demo's, who has its own adapters
+    for arm in sorted(set(ADAPTERS) & set(table.arm)) if own else ():
+        folder = store.run / ADAPTERS[arm]
+        if not (folder / SEAL).exists() or not (folder / ADAPTER).exists(): continue
+        there, wrote = fingerprint(store.profile, folder), table[table.arm == arm].weights.iloc[0]
+        if wrote == there: continue
+        raise UserError(f"{arm} in the episode table was written by the weights {wrote}, and those in "
+                        f"{path_text(folder)} are {there}: run `thinkact eval --run {store.named} --resume` first")
+
+def strangers(
+    store:Store,
+    table # episodes, a DataFrame
+) -> dict[str, str]: # arm of RL: what is said of it
+    "Which arms of RL began from another SFT adapter than the one that the table judges."
+    judged, said = set(table[table.arm == "sft"].weights), {}
+    for arm in sorted(set(ALGORITHMS) & set(table.arm)) if judged else ():
+        begun = store.made(f"rl/{arm}").get("sft")
+        if not begun or begun in judged: continue
+        said[arm] = (f"{arm} began from the SFT adapter {begun}, and sft is {', '.join(sorted(judged))} here: "
+                     "the two are not compared.")
+        say(said[arm])
+    return said
+
+def apart(
+    table # episodes, a DataFrame
+): # the same, disturbed scenes at a level of their own
+    "No rate is over scenes as they are and scenes that were disturbed."
+    disturbed = table.perturbed != ""
+    return table.assign(level=table.level.where(~disturbed, table.level + ", " + table.perturbed))
+
 # %% ../nbs/09_report.ipynb #c0a7e501
 def findings(
     store:Store
@@ -165,19 +205,22 @@ def findings(
     if not store.shipped: store.require("eval", "episodes.parquet")
     table, forced = read_table(store), read_table(store, "interventions")
     plain = lambda frame: json.loads(frame.to_json(orient="records"))
-    pairs, compared = _compared(table)
+    check_current(store, table)
+    table, strange = apart(table), strangers(store, table)
+    pairs, compared = _compared(table, strange)
     arms, training, paid = plain(rates(table, ["level"])), _training(store, table.arm), costs(store)
     config = read_json((store.run if store.has("eval", "episodes.parquet") else SHIPPED) / "config.json", CONFIG)
-    both = decodings(training, arms, config["profile"]["rl_batch"])
+    both = decodings(training, arms, config["profile"]["rl_batch"], strange)
+    apart_from = [*strange.values(), *departures(training, config["profile"], paid)]
     return dict(
-        headline=headline(compared, arms), protocol=_protocol(table),
+        headline=" ".join([*strange.values(), headline(compared, arms)]), protocol=_protocol(table),
         thinks=[think_change(table, *p) for p in pairs if p[0] == "sft"],
         standin=store.profile.model == "standin",
         arms=arms, by_task=plain(rates(table, ["task", "level"])), comparisons=compared,
         interventions=[] if forced is None else plain(rates(forced)),
         means=plain(table.groupby("arm", sort=False)[MEASURED].mean().reset_index()),
         failures=plain(_failures(table)),
-        decodings=both, sampled=sampled(both), departures=departures(training, config["profile"], paid),
+        decodings=both, sampled=sampled(both), departures=apart_from,
         training=training, study=study_rows(store), costs=paid, provenance=config)
 
 # %% ../nbs/09_report.ipynb #18756e22
@@ -270,7 +313,7 @@ def page(
     examples:list,     # from `cases`
     pair:tuple,        # the arms of the examples
     video:str,         # address of the film; "" if there is none
-    run:str,           # the run folder, for commands
+    run:str,           # the run folder, as a word of a command
     note:str="",       # what a reader must know first
     home:str=""        # address of the page to go back to; "": none, as in a file that is mailed
 ) -> str:
@@ -304,15 +347,17 @@ def build_report(
     "The report of a run. Raises `UserError` if nothing was evaluated."
     from thinkact_nb.evaluate import read_table
     found, table = findings(store), read_table(store)
+    there = (store.run / "eval" / "episodes.parquet").exists()
     wanted = [*(("sft", algo) for algo in ALGORITHMS), ("base", "sft"), ("random", "expert")]
-    pair = next((p for p in wanted if set(p) <= set(table.arm)), None)
+    strange = strangers(store, table)
+    pair = next((p for p in wanted if set(p) <= set(table.arm) and p[1] not in strange), None)
     folder = store.begin("report")
     film = _film(store, pair) if video and pair else ""
-    text = page(found, cases(table, *pair) if pair else [], pair, film, store.run, note, home)
+    text = page(found, cases(table, *pair) if pair else [], pair, film, store.named, note, home)
     write_json(folder / "report.json", found)
     with whole(store.run / "README.md") as part: part.write_text(model_card(store, table), encoding="utf-8")
     with whole(folder / "index.html") as part: part.write_text(text, encoding="utf-8")
-    store.push("report")
+    store.push("report", settings=dict(episodes=sha256(store.run / "eval" / "episodes.parquet")[:12]) if there else {})
     return folder / "index.html"
 
 # %% ../nbs/09_report.ipynb #4b462157

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['KOREAN', 'IN_KOREAN', 'PARTICLES', 'CAMERA', 'JOINTS', 'QUANTILES', 'NUMBERED', 'Noun', 'in_korean', 'told_in_korean',
-           'push_to_hub', 'stream_dataset', 'to_files', 'to_lerobot', 'browse']
+           'push_to_hub', 'stream_dataset', 'new_folder', 'to_files', 'check_replayable', 'to_lerobot', 'browse']
 
 # %% ../nbs/02b_share.ipynb #4c6ba528
-import io, json, tempfile
+import json, tempfile
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
-from PIL import Image
-from .env import UserError, check_seed
-from .files import render, write_json
+from .env import UserError, check_seed, say
+from .files import MADE, located, path_text, render, write_json
 from .hub import in_short, public_fault, refusal
+from .store import TOLD
 from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
 from .tasks import RELATIONS, TASKS
 from .pool import FPS, SimPool, record_episode, write_video
-from .data import COLUMNS, LANGUAGES, NUMBERS, PART, ThinkWriter, demonstrate, row_fault, think_of
+from .data import (COLUMNS, LANGUAGES, NUMBERS, PART, ThinkWriter, demonstrate, is_turn, picture,
+                              row_fault, think_of)
 
 # %% ../nbs/02b_share.ipynb #affa880f
 KOREAN = dict(
@@ -119,13 +120,15 @@ def push_to_hub(
 ) -> str: # its address
     "Push a dataset with its card. Raises `UserError` if the Hub refuses, or if it is public and nobody allowed that."
     from huggingface_hub import HfApi
-    if not (Path(folder) / "train.parquet").exists(): raise UserError(f"no dataset in {folder}: make one first")
+    folder = located(folder)
+    if not (folder / "train.parquet").exists(): raise UserError(f"no dataset in {path_text(folder)}: make one first")
     try:
         address = HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
         if private and HfApi().repo_info(repo, repo_type="dataset").private is False:
             raise public_fault(repo, "choose another repository, or say private=False")
+        kinds = ["README.md", "*.parquet", "*.png", TOLD, MADE]
         HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", commit_message="Demonstrations",
-                              allow_patterns=["README.md", "*.parquet", "*.png"])
+                              allow_patterns=kinds, ignore_patterns=["parts/*"])
     except UserError: raise
     except Exception as e:
         told = refusal(e, repo)
@@ -133,43 +136,77 @@ def push_to_hub(
     return str(address)
 
 # %% ../nbs/02b_share.ipynb #0b7b9a3e
+def _usable(
+    repo,
+    rows,
+    fits # as in `read_dataset`
+):
+    "The rows of a stream that can be used; the reason of what is left out is said, three times at most."
+    said = []
+    def good(image, instruction, output):
+        fault = row_fault(image, instruction, output, fits)
+        if fault and fault not in said:
+            said.append(fault)
+            if len(said) < 4: say(f"{repo}: a row {fault}: left out, as is every one like it")
+        return fault is None
+    usable = rows.filter(good, input_columns=list(COLUMNS[:3]))
+    if not next(iter(usable.take(1)), None):
+        raise UserError(f"{repo} has no row that can be used" + "".join(f": one {fault}" for fault in said[:1]))
+    return usable
+
+# %% ../nbs/02b_share.ipynb #ma02b002
 def stream_dataset(
     repo:str, # "user/name" of a dataset
-    seed:int=0
+    seed:int=0,
+    fits=None # as in `read_dataset`
 ): # a `datasets.IterableDataset`: its rows in an order of this seed, mixed a thousand at a time
     "Demonstrations read from the Hub when needed; what cannot be used is left out. Raises `UserError` if none can."
     from datasets import Image as Picture, load_dataset
     needed = list(COLUMNS[:3])
     check_seed(seed)
-    try: rows = load_dataset(repo, split="train", streaming=True)
+    try:
+        rows = load_dataset(repo, split="train", streaming=True)
+        first = next(iter(rows.select_columns(["scene"])), {}) if "scene" in (rows.features or ()) else {}
     except Exception as e:
         why = str(e).splitlines()[0][:150]
         told = refusal(e, repo, reads=True)
         raise UserError(f"cannot stream {repo}: {told or f'{why}: check its name and the network'}")
     missing = [c for c in needed if c not in (rows.features or COLUMNS)]
     if missing: raise UserError(f"{repo} lacks the column {missing[0]}: it needs {', '.join(needed)}")
+    if is_turn(first):
+        raise UserError(f"{repo} holds turns, and a stream does not tell the adapter so: put its train.parquet and "
+                        "turns.json into data/ of a run")
     plain = rows.select_columns(needed).cast_column("image", Picture(decode=False))
-    good = lambda image, instruction, output: row_fault(image, instruction, output) is None
-    usable = plain.filter(good, input_columns=needed)
-    opened = usable.map(lambda image: dict(image=Image.open(io.BytesIO(image["bytes"]))), input_columns="image")
+    opened = _usable(repo, plain, fits).map(lambda image: dict(image=picture(image["bytes"])), input_columns="image")
     return opened.shuffle(seed=seed, buffer_size=1000)
 
 # %% ../nbs/02b_share.ipynb #e7910795
-def to_files(
-    dataset, # of `make_dataset`
+def new_folder(
     folder
+) -> Path:
+    "A folder to export to. Raises `UserError` if something is in it that would pass for a part of the export."
+    folder = located(folder)
+    try: there = folder.exists() and any(folder.iterdir())
+    except OSError as e: raise UserError(f"cannot write to {path_text(folder)} ({e.strerror}): choose another folder")
+    if there: raise UserError(f"{path_text(folder)} is not empty: give a new folder")
+    return folder
+
+def to_files(
+    dataset, # demonstrations of any form: of `make_dataset`, turns, a stream that ends, rows without a scene
+    folder   # must not be there yet, or be empty
 ) -> Path: # the JSONL
     "Demonstrations as a folder of PNG images and `demonstrations.jsonl`. Raises `UserError` if it cannot be written."
-    folder = Path(folder)
+    folder = new_folder(folder)
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         with open(folder / "demonstrations.jsonl", "w", encoding="utf-8") as lines:
-            for row in dataset:
-                name = f"images/{row['task']}-{row['level']}-{row['seed']}.png"
-                row["image"].save(folder / name)
+            for number, row in enumerate(dataset):
+                name = f"images/{number:06d}.png"
+                row["image"].convert("RGB").save(folder / name)
                 line = dict(image_path=name, instruction=row["instruction"], output=row["output"])
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-    except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another folder")
+    except OSError as e:
+        raise UserError(f"cannot write to {path_text(folder)} ({e.strerror or e}): choose another folder")
     return folder / "demonstrations.jsonl"
 
 # %% ../nbs/02b_share.ipynb #50708edd
@@ -266,16 +303,33 @@ def _write_meta(folder, size, tasks, episodes, frames, summaries):
     plain = {c: {k: v.tolist() for k, v in summary.items()} for c, summary in summaries.items()}
     write_json(folder / "meta" / "stats.json", plain)
 
+# %% ../nbs/02b_share.ipynb #ma02b001
+def check_replayable(
+    dataset
+):
+    "Raise a `UserError` unless every row is one program in a scene that can be laid again."
+    needed = ("task", "level", "seed", "success")
+    otherwise = "export them with `to_files` (--to files)"
+    if not hasattr(dataset, "select"):
+        raise UserError(f"a stream ends nowhere, and each of its rows would be played again: {otherwise}")
+    missing = [c for c in needed if c not in dataset.column_names]
+    if missing:
+        raise UserError(f"these rows have no {missing[0]}, and LeRobot's episodes are played again: {otherwise}")
+    scenes = dataset["scene"] if "scene" in dataset.column_names else ()
+    if any(is_turn(dict(scene=scene)) for scene in scenes):
+        raise UserError(f"these are turns, each begun where the one before left the table: {otherwise}")
+    if not any(dataset["success"]): raise UserError("no demonstration succeeded, so there is no episode to write")
+
 # %% ../nbs/02b_share.ipynb #ae7ca3a4
 def to_lerobot(
-    dataset,           # of `make_dataset`
+    dataset,           # of `make_dataset`: rows with a scene, no turns
     folder,            # must not be there yet, or be empty
     pool:SimPool,
     image_size:int=128 # pixels per side
 ) -> int: # frames
     "Demonstrations as a LeRobotDataset 3.0, one video per episode; failed ones are left out. Raises `UserError`."
-    folder, place = Path(folder), "chunk-{:03d}/file-{:03d}"
-    if folder.exists() and any(folder.iterdir()): raise UserError(f"{folder} is not empty: give a new folder")
+    check_replayable(dataset)
+    folder, place = new_folder(folder), "chunk-{:03d}/file-{:03d}"
     columns = ["task", "level", "seed", "instruction", "output", "success"]
     rows = dataset.select_columns(columns).filter(lambda success: success, input_columns="success")
     tasks, episodes, summaries, frames = list(dict.fromkeys(rows["instruction"])), [], {}, 0
@@ -296,7 +350,7 @@ def to_lerobot(
         pq.write_table(pa.Table.from_pylist(episodes), folder / "meta" / "episodes" / (place.format(0, 0) + ".parquet"))
         merged = {column: _merged(some) for column, some in summaries.items()}
         _write_meta(folder, image_size, tasks, len(episodes), frames, merged)
-    except OSError as e: raise UserError(f"cannot write to {folder} ({e.strerror}): choose another folder")
+    except OSError as e: raise UserError(f"cannot write to {path_text(folder)} ({e.strerror}): choose another folder")
     return frames
 
 # %% ../nbs/02b_share.ipynb #d8cda3c6

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'SHIPPED', 'SHIPPED_TURNS', 'TOLD', 'MAKES', 'COLAB', 'PAGES', 'ALGORITHMS', 'BASELINES', 'DRIVE', 'CONFIG',
-           'MODEL', 'ADAPTER', 'VARIES', 'SECRET', 'add_algorithm', 'profile_fault', 'Store', 'foreign', 'remembered',
-           'kept']
+           'MODEL', 'ADAPTER', 'VARIES', 'COUNTS', 'SECRET', 'add_algorithm', 'profile_fault', 'Store', 'foreign',
+           'fingerprint', 'base_version', 'remembered', 'kept']
 
 # %% ../nbs/00c_store.ipynb #50dde540
-import importlib.util, os, re, subprocess, tempfile
+import hashlib, importlib.util, os, re, subprocess, tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from fastcore.basics import patch
 from .env import PROFILES, Profile, UserError, get_profile, hardware, say
-from .files import (NUMBER, SEAL, damage, disk_fault, git_id, misfit, on_disk, plain_name, read_json,
-                               read_seal, seal, step_of, write_json)
+from .files import (MADE, NUMBER, SEAL, damage, differs, disk_fault, git_id, located, misfit, on_disk,
+                               path_text, plain_name, read_json, read_seal, seal, sha256, step_of, write_json)
 from .hub import Push, connect, in_short, refusal
 
 # %% ../nbs/00c_store.ipynb #965a8cdd
@@ -106,12 +106,13 @@ class Store:
         resume:bool=False # True: it is to be continued, so a repository that cannot be looked at is refused
     ):
         if isinstance(profile, str): profile = get_profile(profile)
-        self.run, self.hub, self.shipped = Path(run), self._connect(hub, public), shipped
+        self.run, self.hub, self.shipped = located(run), self._connect(hub, public), shipped
         config = self.run / "config.json"
         with on_disk(): there = config.exists()
         if self.hub and not there: self._fetch_config(profile, resume)
         if not new and not config.exists():
-            raise UserError(f"no run in {run}: run `thinkact demo --run {run}` or `thinkact data --run {run}` first")
+            raise UserError(f"no run in {path_text(self.run)}: run `thinkact demo --run {self.named}` or "
+                            f"`thinkact data --run {self.named}` first")
         found = self._read(config) if config.exists() else None
         if found and profile: self._same(found["profile"], asdict(profile))
         self.profile = profile or (Profile(**found["profile"]) if found else get_profile())
@@ -120,6 +121,9 @@ class Store:
             write_json(config, dict(profile=asdict(self.profile), seed=seed, commit=_revision(), hardware=hardware()))
         if self.hub and self.hub.login: self._claim()
         self._warn()
+
+    @property
+    def named(self): return path_text(self.run, quote=True)  # as a word of a command
 
     @property
     def config(self): return (self.run / "config.json").read_text(encoding="utf-8")
@@ -146,29 +150,31 @@ def _read(self:Store, config):
 @patch
 def _same(self:Store, found, asked):
     "Raise a `UserError` if the folder is a run of another profile than the one asked for."
+    here = path_text(self.run)
     if found["name"] != asked["name"]:
-        raise UserError(f"{self.run} is a run of profile {found['name']!r}: use that profile, or another folder")
+        raise UserError(f"{here} is a run of profile {found['name']!r}: use that profile, or another folder")
     changed = ", ".join(f"{k} {found[k]}, not {asked[k]}" for k in asked if found[k] != asked[k])
-    if changed: raise UserError(f"{self.run} is a run with {changed}: use the same numbers, or another folder")
+    if changed: raise UserError(f"{here} is a run with {changed}: use the same numbers, or another folder")
 
 # %% ../nbs/00c_store.ipynb #e1f3cb80
 @patch
 def _begin(self:Store):
     "Make the folder, and see whether it can be written to."
-    if str(self.run.absolute()).startswith(DRIVE) and not os.path.ismount(DRIVE):
+    if str(self.run).startswith(DRIVE) and not os.path.ismount(DRIVE):
         mount = f"from google.colab import drive; drive.mount({DRIVE!r})"
         raise UserError(f"Google Drive is not mounted: run `{mount}` first, or choose a folder of this machine")
     try:
         self.run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.run): pass
-    except OSError as e: raise UserError(f"cannot write to {self.run} ({e.strerror}): choose another --run folder")
+    except OSError as e:
+        raise UserError(f"cannot write to {path_text(self.run)} ({e.strerror}): choose another --run folder")
 
 @patch
 def _warn(self:Store):
     "A machine of Colab goes when its tab is closed, and a folder that is on it alone goes too."
-    elsewhere = self.hub or str(self.run.absolute()).startswith((DRIVE, tempfile.gettempdir()))
+    elsewhere = self.hub or str(self.run).startswith((DRIVE, tempfile.gettempdir()))
     if "COLAB_RELEASE_TAG" in os.environ and not elsewhere:
-        say(f"{self.run} is on this machine alone and goes with it when the tab is closed: "
+        say(f"{path_text(self.run)} is on this machine alone and goes with it when the tab is closed: "
             "set HUB, or choose a folder on Google Drive")
 
 # %% ../nbs/00c_store.ipynb #2f309abc
@@ -268,6 +274,66 @@ def foreign(
     same = re.split(r"[/\\]", base)[-2:] == ["thinkact_nb", "standin"] if standin else base == profile.model
     if not same: return f"adapts {base[:80]}, not {profile.model}: use the profile it was trained with"
 
+# %% ../nbs/00c_store.ipynb #ma00c002
+def fingerprint(
+    profile:Profile,
+    adapter=None # a folder; None: the base alone
+) -> str: # 12 hex digits
+    "What weights these are: a hash of the base's name (of its weights, for the stand-in) and of the adapter."
+    files = [PACKAGE / "standin" / "model.safetensors"] if profile.model == "standin" else []
+    files += [Path(adapter) / ADAPTER, Path(adapter) / "adapter_model.safetensors"] if adapter else []
+    return hashlib.sha256(b"".join([profile.model.encode(), *(f.read_bytes() for f in files)])).hexdigest()[:12]
+
+def base_version(
+    profile:Profile
+) -> str | None: # None: not known yet, or of the stand-in, whose weights `fingerprint` reads
+    "Which version of a base is on this machine: its commit on the Hub, or what lies in its folder."
+    from huggingface_hub import try_to_load_from_cache
+    if profile.model == "standin": return None
+    if Path(profile.model).is_dir():
+        sizes = sorted((file.name, file.stat().st_size) for file in Path(profile.model).iterdir())
+        return hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
+    found = try_to_load_from_cache(profile.model, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
+
+# %% ../nbs/00c_store.ipynb #ma00c003
+COUNTS = dict(  # numbers of the profile that decide what a training makes, besides those its trainer is asked for
+    sft=("image_size", "max_new_tokens", "lora_rank", "sft_batch", "sft_epochs", "sft_learning_rate"),
+    rl=("image_size", "max_new_tokens", "rl_batch", "rl_micro_batch", "rl_epochs"))
+
+@patch
+def inputs(self:Store,
+    stage:str # a name in `MAKES`
+) -> dict: # name: print; empty if the run has it not
+    "What a stage would be made from now."
+    rows, adapter = self.run / "data" / "train.parquet", self.run / "sft"
+    if stage.startswith("sft") and rows.is_file():
+        return dict(demonstrations=sha256(rows)[:12])
+    files = [adapter / name for name in (ADAPTER, "adapter_model.safetensors")]
+    if stage.startswith("rl/") and all(file.is_file() for file in files):
+        return dict(sft=fingerprint(self.profile, adapter))
+    return {}
+
+@patch
+def made_with(self:Store,
+    stage:str,  # "sft", "sft-nothink" or "rl/…"
+    **settings  # what else decides: seed, steps, tasks, …
+) -> dict:
+    "What a training is made from and with, now. It is kept in its checkpoints and in its manifest."
+    kind = re.split("[/-]", stage)[0]
+    counts = {name: getattr(self.profile, name) for name in COUNTS[kind]}
+    about = dict(base=fingerprint(self.profile), base_version=base_version(self.profile))
+    return about | counts | self.inputs(stage) | settings
+
+@patch
+def made(self:Store,
+    stage:str # a name in `MAKES`
+) -> dict: # {}: it does not say, or is not finished
+    "What a finished stage was made from and with."
+    manifest, note = read_seal(self.run / stage) or {}, self.run / stage / MADE
+    if manifest and note.exists(): return read_json(note, {str: object}, "make it again")
+    return manifest.get("settings", {})
+
 # %% ../nbs/00c_store.ipynb #f968995d
 @patch
 def checkpoints(self:Store,
@@ -297,11 +363,13 @@ def check(self:Store,
     folder:Path # where the stage is
 ):
     "Raise a `UserError` if a stage is not what was saved, or its adapter not this project's."
-    again = f"run `thinkact {_command(stage)} --run {self.run}` again"
+    again = f"run `thinkact {_command(stage)} --run {self.named}` again"
+    told = path_text(folder)
     wrong = damage(folder) if (folder / SEAL).exists() else None
-    if wrong: raise UserError(f"{folder} {wrong}: {again}, or remove {folder / SEAL} if you changed it yourself")
+    mended = f"remove {path_text(folder / SEAL)} if you changed it yourself"
+    if wrong: raise UserError(f"{told} {wrong}: {again}, or {mended}")
     wrong = foreign(folder, self.profile) if (folder / ADAPTER).exists() else None
-    if wrong: raise UserError(f"{folder} {wrong}: {again}")
+    if wrong: raise UserError(f"{told} {wrong}: {again}")
 
 # %% ../nbs/00c_store.ipynb #aaee90cb
 @patch
@@ -314,20 +382,24 @@ def push(self:Store,
     if not (folder / SEAL).exists():
         with on_disk(): seal(folder, **about)
     wrong = damage(folder)
-    if wrong: raise UserError(f"{folder} {wrong}: run `thinkact {_command(stage)} --run {self.run}` again")
+    if wrong: raise UserError(f"{path_text(folder)} {wrong}: run `thinkact {_command(stage)} --run {self.named}` again")
     if self.hub: self.hub.push(Push(folder, stage, self.config, frozenset(self.line(stage).items())))
 
 # %% ../nbs/00c_store.ipynb #af4496bf
 @patch
 def has(self:Store,
     stage:str,     # a name in `MAKES`
-    file:str=SEAL  # the file that shows it
+    file:str=SEAL,  # the file that shows it
+    tell:bool=True  # say if it was made from something else than there is now
 ) -> bool:
     "Whether a stage is there, or came from the Hub. The default asks whether it is finished."
     if not (self.run / stage / file).exists() and self.hub:
         self._fetch_stage(stage)
         if (self.run / stage / file).exists(): say(f"{MAKES[stage]}: from {self.hub.repo}")
-    return (self.run / stage / file).exists()
+    there = (self.run / stage / file).exists()
+    other = differs(self.made(stage), self.inputs(stage)) if there and tell and file == SEAL else None
+    if other: say(f"{MAKES[stage]} in {path_text(self.run / stage)} was made from {other}")
+    return there
 
 # %% ../nbs/00c_store.ipynb #69aa0c95
 @patch
@@ -339,12 +411,12 @@ def require(self:Store,
     folder = self.run / stage
     if not self.has(stage, file):
         if self.shipped and self.profile.model == "standin" and (SHIPPED / stage / file).exists():
-            nowhere = f"none in {self.run}{f' or {self.hub.repo}' if self.hub else ''}"
+            nowhere = f"none in {path_text(self.run)}{f' or {self.hub.repo}' if self.hub else ''}"
             say(f"{MAKES[stage]}: {nowhere}, so the stand-in's that comes with thinkact_nb")
             return SHIPPED / stage
         notebook = f", or open {COLAB}{PAGES[stage]}.ipynb" if stage in PAGES else ""
-        command = f"run `thinkact {_command(stage)} --run {self.run}` first"
-        raise UserError(f"no {MAKES[stage]} in {self.run}: {command}{notebook}")
+        command = f"run `thinkact {_command(stage)} --run {self.named}` first"
+        raise UserError(f"no {MAKES[stage]} in {path_text(self.run)}: {command}{notebook}")
     self.check(stage, folder)
     return folder
 
@@ -356,7 +428,7 @@ def borrow(self:Store,
 ) -> Path:
     "The folder of a stage to look at: the run's, else that of the stand-in's demo run, and says so."
     if self.has(stage, file): return self.run / stage
-    say(f"{MAKES[stage]}: none in {self.run} yet, so what follows is of the stand-in's demo run")
+    say(f"{MAKES[stage]}: none in {path_text(self.run)} yet, so what follows is of the stand-in's demo run")
     return SHIPPED / stage
 
 # %% ../nbs/00c_store.ipynb #a05f5658

@@ -18,7 +18,7 @@ from .sim import Scene, loc_text, scene_of
 from .pool import SimPool
 from .data import claims, think_of
 from .reward import with_mishaps
-from .evaluate import SCENE, act, evaluate, keep_rows, mean_interval, paired
+from .evaluate import SCENE, act, check_one, evaluate, keep_rows, mean_interval, paired
 
 # %% ../nbs/07b_think.ipynb #7517174c
 def think_in(
@@ -115,6 +115,7 @@ def interaction(
 ) -> pd.DataFrame: # one row per kind: cost to a, cost to b, their difference, its 95 % interval, p and p_holm
     "How much more b loses than a when its think is exchanged."
     rows, there = [], set(table.arm)
+    for arm in (a, b): check_one(table[table.arm.str.startswith(f"{arm}:")].assign(arm=arm))
     for kind in (k for k in THINKS if k != "own" and {f"{a}:{k}", f"{b}:{k}"} <= there):
         costs = [paired(table, f"{arm}:{kind}", f"{arm}:own").set_index(SCENE) for arm in (a, b)]
         x, y = (c.success_b.astype(float) - c.success_a for c in costs)

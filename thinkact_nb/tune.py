@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTORS', 'SPACES', 'CONTROLS', 'SAMPLED', 'HYPOTHESES', 'LOOKS', 'usual', 'distributions', 'change_text',
-           'trial_store', 'train', 'Watch', 'judge', 'adopted', 'check_database', 'Study', 'read_study', 'replay']
+           'trial_store', 'train', 'Watch', 'judge', 'adopted', 'storage', 'check_database', 'Study', 'read_study',
+           'replay']
 
 # %% ../nbs/08_tune.ipynb #4bf5e1cf
 import shutil, sqlite3, time
@@ -13,7 +14,7 @@ import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from transformers import TrainerCallback
 from .env import RL_SEEDS, SPLITS, Profile, UserError, check_name, check_seed
-from .files import seal, write_json
+from .files import differs, located, path_text, seal, write_json
 from .store import Store
 from .tasks import spread
 from .pool import SimPool
@@ -181,16 +182,27 @@ def adopted(
     return kept.name.iloc[-1] if len(kept) else None
 
 # %% ../nbs/08_tune.ipynb #d4a80002
+def storage(
+    file # of SQLite
+): # Optuna's
+    "A database for studies, opened by its path: in an address `{`, `?` and `%` would mean something."
+    from optuna.storages import RDBStorage
+    from sqlalchemy import NullPool
+    path = located(file)
+    connect = lambda: sqlite3.connect(path, check_same_thread=False)
+    return RDBStorage("sqlite://", engine_kwargs=dict(creator=connect, poolclass=NullPool))
+
 def check_database(
     file # of SQLite; it need not be there
 ):
     "Raise a `UserError` if a study's database cannot be read."
     if not file.exists(): return
     try:
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database:
+        with sqlite3.connect(f"{located(file).as_uri()}?mode=ro", uri=True) as database:
             said = database.execute("pragma quick_check").fetchone()[0]
     except sqlite3.Error as e: said = str(e)
-    if said != "ok": raise UserError(f"cannot read {file} ({said.splitlines()[0]}): remove it to begin the study anew")
+    if said == "ok": return
+    raise UserError(f"cannot read {path_text(file)} ({said.splitlines()[0]}): remove it to begin the study anew")
 
 # %% ../nbs/08_tune.ipynb #a2d8e317
 class Study:
@@ -218,9 +230,10 @@ class Study:
         database = self.folder / "study.db"
         check_database(database)
         pruner = optuna.pruners.PercentilePruner(75., n_startup_trials=5)
-        self.study = optuna.create_study(study_name=stage, storage=f"sqlite:///{database}", direction="maximize",
+        self.study = optuna.create_study(study_name=stage, storage=storage(database), direction="maximize",
                                          load_if_exists=True, pruner=pruner)
-        self._go_on(self.start | dict(scenes=len(self.scenes), steps=steps, updates=updates))
+        source = ", ".join(store.inputs("sft" if stage == "sft" else "rl/ppo").values())
+        self._go_on(self.start | dict(scenes=len(self.scenes), steps=steps, updates=updates, source=source))
 
     def table(self) -> pd.DataFrame: # trial, name, stage, hypothesis, change, result, decision, numbers, minutes …
         "All trials of this run, of both stages."
@@ -236,10 +249,10 @@ class Study:
 def _go_on(self:Study, asked):
     "Take up a study that was begun with the same; what was cut off has failed."
     begun = self.study.user_attrs.get("begun", asked)
-    other = ", ".join(f"{name} {value}" for name, value in begun.items() if value != asked[name])
+    other = differs(begun, asked)
     if other:
-        raise UserError(f"the study of {self.stage} in {self.store.run} began with {other}: "
-                        f"give the same, or remove {self.folder}")
+        raise UserError(f"the study of {self.stage} in {path_text(self.store.run)} began with {other}: "
+                        f"give the same, or remove {path_text(self.folder)}")
     self.study.set_user_attr("begun", asked)
     for cut in self.study.get_trials(states=[self.states.RUNNING]):
         self.study.tell(cut.number, state=self.states.FAIL)
@@ -249,9 +262,9 @@ def read_study(
 ) -> pd.DataFrame: # as `Study.table`
     "The log of a study."
     from optuna.study import get_all_study_names, load_study
-    storage = f"sqlite:///{file}"
-    stages = sorted(get_all_study_names(storage), reverse=True)
-    studies = [load_study(study_name=stage, storage=storage) for stage in stages]
+    database = storage(file)
+    stages = sorted(get_all_study_names(database), reverse=True)
+    studies = [load_study(study_name=stage, storage=database) for stage in stages]
     trials = [trial.user_attrs for study in studies for trial in study.trials]
     return pd.DataFrame([t for t in trials if "decision" in t])
 
