@@ -218,7 +218,7 @@ def test_a_comma_in_the_folder_of_an_arm_is_no_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert options.listed(('sft,mine=a,b', )) == ['sft', 'mine=a', 'b']  # two arms and a slip, as before
     assert options.listed(('sft', 'mine=a,b', 'ppo,base')) == ['sft', 'mine=a,b', 'ppo', 'base']
-    (tmp_path/'t:x.py').write_text('')
+    (tmp_path/'t:x.py').write_text('', encoding='utf-8')
     with pytest.raises(UserError, match='stands between two files'): options.use('t:x.py')
 
 
@@ -295,7 +295,7 @@ def test_parts_of_other_rows_are_put_away_with_a_word(tmp_path, monkeypatch, cap
     made = data.make_dataset(2, tmp_path/'a', SimPool(0), image_size=32)
     assert all('Now.' in text for text in made['output']) and 'was begun with language' in capsys.readouterr().err
     (tmp_path/'b/parts').mkdir(parents=True)
-    (tmp_path/'b/parts/asked.json').write_text('{"n": 2, "tas')
+    (tmp_path/'b/parts/asked.json').write_text('{"n": 2, "tas', encoding='utf-8')
     with pytest.raises(UserError, match='asked.json .it is not JSON, or breaks off.: remove .*parts'): data.make_dataset(2, tmp_path/'b', SimPool(0))
 
 
@@ -350,7 +350,7 @@ def test_a_finished_training_is_taken_only_for_what_it_is(run, capsys):
 def test_more_updates_go_on(run, capsys):
     "Guard: `max_steps` of a finished training was ignored."
     cli.main(['ppo', '--updates', '2', '--tasks', 'put_on', '--run', str(run), '--resume', *SET])
-    assert 'of 1 updates: going on to 2' in capsys.readouterr().out and len(json.loads((run/'rl/ppo/log.json').read_text())) == 2
+    assert 'of 1 updates: going on to 2' in capsys.readouterr().out and len(json.loads((run/'rl/ppo/log.json').read_text(encoding='utf-8'))) == 2
     assert Store(run).made('rl/ppo')['updates'] == 2
 
 
@@ -379,7 +379,7 @@ def test_a_report_is_of_the_adapters_that_are_there(run, capsys):
     assert 'sft in the episode table was written by the weights' in line and 'thinkact eval' in line
     cli.main(['eval', '--arms', 'sft', 'ppo', '--tasks', 'put_on', '--n', '2', '--run', str(run), '--resume', *SET])
     cli.main(['report', '--no-video', '--run', str(run)])
-    found = json.loads((run/'report/report.json').read_text())
+    found = json.loads((run/'report/report.json').read_text(encoding='utf-8'))
     assert not [c for c in found['comparisons'] if c['b'] == 'ppo'] and 'ppo began from the SFT adapter' in found['headline'] and found['departures'][0] in capsys.readouterr().err
     rows = pd.read_parquet(run/'eval/episodes.parquet')
     rows.loc[rows.index[-1], 'decoding'] = 'sampled'
