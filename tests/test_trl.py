@@ -1,12 +1,20 @@
 "What `PPOTrainer` and `fuse_head` lean on in TRL, by name: a release that moves one of these fails here, with a sentence, and not in a training."
 import inspect
+from dataclasses import replace
 
 import pytest
+import torch
 import trl
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer import grpo_trainer, sft_trainer, utils
 
-from thinkact_nb.trainer import PPOTrainer
+from thinkact_nb import ledger
+from thinkact_nb.algorithms import deal
+from thinkact_nb.checkpoints import Store
+from thinkact_nb.env import get_profile, seed_all
+from thinkact_nb.model import load_model
+from thinkact_nb.pool import SimPool
+from thinkact_nb.trainer import PPOTrainer, rl_trainer
 from thinkact_nb.sft import ValidatedSFT
 
 # what PPOTrainer overrides, and what each is called with
@@ -52,3 +60,65 @@ def test_trl_still_asks_for_its_head_where_ours_is_put():
     if tuple(map(int, trl.__version__.split('.')[:2])) < (1, 16): pytest.skip('this TRL copies the table in its own head')
     for trainer in (grpo_trainer, sft_trainer): assert hasattr(trainer, 'add_fused_lm_head'), f'TRL {trl.__version__} does not call add_fused_lm_head in {trainer.__name__}: `fuse_heads` has no effect, and the table of the vocabulary is copied'
     for name in ('FusedCausalLMOutput', 'shuffle_sequence_dict', 'split_tensor_dict'): assert hasattr(utils, name), f'TRL {trl.__version__} has no trl.trainer.utils.{name} any more'
+
+
+# TRL's own method as the oracle: what it makes of the same rows and of the same minibatch
+SMALL = replace(get_profile('tiny'), rl_batch=8, rl_micro_batch=4, max_new_tokens=12)
+SAME = ('prompt_ids', 'prompt_mask', 'completion_ids', 'completion_mask', 'pixel_values', 'token_type_ids', 'num_images')
+
+
+@pytest.fixture(scope='module', params=['ppo', 'grpo'])
+def rolled(request, tmp_path_factory):
+    "A trainer after a rollout of eight texts, its batch, and TRL's batch of the same rows, drawn from the same numbers."
+    store = Store(tmp_path_factory.mktemp('rolled')/'run', SMALL)
+    seed_all(0)
+    model = load_model(SMALL, trainable=True)
+    for name, parameter in model.named_parameters():
+        if 'lora_B' in name: torch.nn.init.normal_(parameter, std=.02)
+    model.save_pretrained(store.path('sft'))
+    trainer = rl_trainer(store, SimPool(0), request.param, updates=1, value_weight=0.)
+    trainer.model.train()
+    k = trainer.num_generations
+    rows = [trainer.train_dataset[i//k] for i in range(8)]
+    earned, judge, made = [1., -1, .5, -1, -1, .25, -1, -1], ledger.judge, []  # the simulator says -1 of all
+    for method in (PPOTrainer, GRPOTrainer):
+        seed_all(7)
+        with pytest.MonkeyPatch.context() as given:
+            given.setattr(ledger, 'judge', lambda *asked: [replace(e, reward=r) for e, r in zip(judge(*asked), earned)])
+            made.append(method._generate_and_score_completions(trainer, [dict(row) for row in rows]))
+        trainer.reward_funcs = [lambda **_: earned]  # TRL's own way to ask
+    return trainer, *made
+
+
+def test_a_rollout_is_what_trl_makes_of_the_same_rows(rolled):
+    "Guard: prompts, pictures, texts and the probabilities of their tokens are put together by us; TRL says how."
+    trainer, ours, theirs = rolled
+    for name in SAME:
+        one, other = (batch.get(name) for batch in (ours, theirs))
+        assert torch.equal(one, other) if torch.is_tensor(one) else one == other, name
+    mask = ours['completion_mask']
+    for name in ('old_per_token_logps', 'ref_per_token_logps'): torch.testing.assert_close(ours[name]*mask, theirs[name]*mask, atol=1e-5, rtol=1e-5)
+    if trainer.args.baseline == 'group':
+        wide = theirs['advantages'][:, None]*mask
+        torch.testing.assert_close(ours['advantages'].view(8, -1)*mask, wide, atol=1e-6, rtol=1e-6)
+        assert wide.abs().max() > .5
+
+
+def test_the_loss_is_trls(rolled):
+    "Guard: the clipped surrogate and the KL, and their gradients; ratios on both sides of the clip, advantages of both signs."
+    trainer, ours, _ = rolled
+    trainer.current_gradient_accumulation_steps, trainer._step = 1, 0
+    torch.manual_seed(1)
+    parts = trainer._buffered_inputs = deal(ours, 2, 2)
+    part = parts[0]
+    for name in ('old_per_token_logps', 'ref_per_token_logps'): part[name] = part[name] + .3*torch.randn_like(part[name])
+    part['advantages'] = torch.randn_like(part['old_per_token_logps'])
+    weights = [p for n, p in trainer.model.named_parameters() if p.requires_grad and 'value_head' not in n]
+    found = []
+    for method in (PPOTrainer, GRPOTrainer):
+        loss = method._compute_loss(trainer, trainer.model, part)
+        found.append((loss.detach(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])))
+    (one, slope), (other, same) = found
+    torch.testing.assert_close(one, other*trainer._weight(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(slope, same*trainer._weight(), atol=1e-6, rtol=1e-4)
+    assert same.norm() > 1e-3
