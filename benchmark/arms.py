@@ -48,7 +48,7 @@ from thinkact_nb.files import differs
 from thinkact_nb.evaluate import Comparison, compare, evaluate, mean_interval
 from thinkact_nb.model import free_memory, load_model
 from thinkact_nb.pool import SimPool
-from thinkact_nb.ppo import train_rl
+from thinkact_nb.trainer import train_rl
 from thinkact_nb.reward import rollout
 from thinkact_nb.sft import sft_made_with, train_sft
 from thinkact_nb.store import Store, kept

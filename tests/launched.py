@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from thinkact_nb import algorithms, ledger, ppo, sft, turn_rl
+from thinkact_nb import algorithms, ledger, sft, trainer, turn_rl
 from thinkact_nb.env import Stopped, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.pool import SimPool
@@ -19,11 +19,11 @@ PROFILE = replace(get_profile('tiny'), max_new_tokens=12, sft_learning_rate=1e-4
 def train_sft(run, rows):
     "20 steps without dropout, batches of `rows` in each process; the weights go to a file."
     store = Store(run, replace(PROFILE, sft_batch=rows, sft_micro_batch=rows))
-    trainer = sft.make_trainer(store, steps=20, every=20, validation=2)
-    for module in trainer.model.modules():
+    made = sft.make_trainer(store, steps=20, every=20, validation=2)
+    for module in made.model.modules():
         if isinstance(module, torch.nn.Dropout): module.p = 0.
-    trainer.train()
-    if trainer.accelerator.is_main_process: save_file({n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}, Path(run)/'weights.safetensors')
+    made.train()
+    if made.accelerator.is_main_process: save_file({n: p.detach().clone() for n, p in made.model.named_parameters() if p.requires_grad}, Path(run)/'weights.safetensors')
 
 
 def train_ppo(run, how):
@@ -31,14 +31,14 @@ def train_ppo(run, how):
     store, algorithms.SAVE_EVERY, judge = Store(run, PROFILE), 1, ledger.judge
     ledger.judge = lambda *args: [replace(e, reward=len(e.output) % 7 / 7) for e in judge(*args)]
     if how == 'kill' and os.environ['RANK'] == '1':
-        world, calls = ledger.Ledger.__call__, []
+        world, calls = ledger.Ledger.judged, []
         def die(self, *args, **kwargs):
             calls.append(1)
             if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)
             return world(self, *args, **kwargs)
-        ledger.Ledger.__call__ = die
+        ledger.Ledger.judged = die
     with SimPool(0) as pool:
-        try: ppo.train_rl(store, pool, updates=3, resume=how == 'resume')
+        try: trainer.train_rl(store, pool, updates=3, resume=how == 'resume')
         except Stopped as stopped: print('stopped:', stopped)
 
 

@@ -229,7 +229,7 @@ from thinkact_nb.data import expert
 from thinkact_nb.env import PROFILES
 from thinkact_nb.evaluate import ARMS
 from thinkact_nb.pool import SimPool
-from thinkact_nb.ppo import train_rl
+from thinkact_nb.trainer import train_rl
 from thinkact_nb.sim import make_scene
 from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.sim import TASKS
@@ -259,10 +259,9 @@ def test_version(capsys):
 def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(capsys):
     "Guard: a name that the trainer does not know would end in its traceback, after the model was loaded."
     from dataclasses import fields
-    from inspect import signature
-    from thinkact_nb.algorithms import PPOConfig, rl_config
+    from thinkact_nb.algorithms import PPOConfig
     from trl import SFTConfig
-    ours = {f.name for f in fields(PPOConfig)} | set(signature(rl_config).parameters)
+    ours = {f.name for f in fields(PPOConfig)}
     assert set(options.RL_NUMBERS) <= ours and set(options.SFT_NUMBERS) <= {f.name for f in fields(SFTConfig)}
     for command, known in (('ppo', options.PROFILE_NUMBERS | options.RL_NUMBERS), ('sft', options.PROFILE_NUMBERS | options.SFT_NUMBERS)):
         with pytest.raises(SystemExit): cli.main([command, '--help'])
@@ -275,7 +274,7 @@ def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(cap
 
 def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):
     "Guard: a sweep whose numbers are dropped on the way compares a policy with itself."
-    from thinkact_nb import ppo, sft
+    from thinkact_nb import sft, trainer
     Path(run, 'sft').mkdir()
     Path(run, 'sft', 'adapter_config.json').write_text('{}', encoding='utf-8')
     asked = {}
@@ -283,7 +282,7 @@ def test_what_was_set_reaches_the_trainer_and_the_costs(run, monkeypatch):
         asked.update(settings, profile=store.profile)
         return pd.DataFrame([dict(update=1)])
     monkeypatch.setattr(Store, 'require', lambda self, stage, file: Path(self.run)/stage)
-    monkeypatch.setattr(ppo, 'train_rl', trained)
+    monkeypatch.setattr(trainer, 'train_rl', trained)
     cli.main(['ppo', '--run', run, '--set', 'lam=0.9', 'rl_learning_rate=0.001,rl_batch=64', '--updates', '2'])
     assert asked['lam'] == .9 and asked['report_to'] == 'none' and (asked['profile'].rl_learning_rate, asked['profile'].rl_batch) == (.001, 64)
     noted = json.loads(Path(run, 'costs.json').read_text(encoding='utf-8'))['rl/ppo']

@@ -14,7 +14,7 @@ from thinkact_nb import memory, model as m, words
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.store import Store
-from thinkact_nb.ppo import train_rl
+from thinkact_nb.trainer import train_rl
 from thinkact_nb.sft import train_sft
 from thinkact_nb.pool import SimPool
 

@@ -1,8 +1,8 @@
 "PPO's arithmetic against plain loops, its gradient against the policy gradient, and a toy that every algorithm must solve."
+import inspect
 import math
 import re
 import sys
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,6 @@ from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.words import chat, load_processor
 from thinkact_nb.model import load_model
-from thinkact_nb.reward import episode_table
 from thinkact_nb.pool import SimPool, draw_scene
 
 PROFILE = get_profile('tiny')
@@ -45,7 +44,7 @@ def rollouts(draw):
 @given(rollouts())
 def test_gae_is_the_sum_it_stands_for(rollout):
     rewards, values, mask, gamma, lam, _ = rollout
-    advantages, returns = critic.gae(rewards, values, mask, gamma, lam)
+    advantages, returns = ppo.gae(rewards, values, mask, gamma, lam)
     for i, n in enumerate(mask.sum(1).int().tolist()):
         value = lambda t: values[i, t].item() if t < n else 0.
         delta = [rewards[i, t].item() + gamma*value(t + 1) - value(t) for t in range(n)]
@@ -62,40 +61,19 @@ def test_value_loss_is_the_mean_of_the_worse_square(rollout, clip):
     for i, j in zip(*np.nonzero(mask.numpy())):
         o, v, r = (x[i, j].item() for x in (old, now, returns))
         squares.append(max((v - r)**2, (min(max(v, o - clip), o + clip) - r)**2)/2)
-    assert abs(critic.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
+    assert abs(ppo.value_loss(now, old, returns, mask, clip).item() - np.mean(squares)) < 1e-9
 
 
-@pytest.fixture
-def trainer(tmp_path, monkeypatch):
-    "Makes a trainer with no model: TRL's part of a rollout is written down by hand, and ours is what is looked at."
-    def make(algo='ppo', rollout=None, values=None, raw=None, **settings):
-        made = object.__new__(rl.PPOTrainer)
-        alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model, process_index=0, device='cpu')
-        config = algorithms.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
-        made.__dict__.update(args=config, beta=config.beta, num_generations=config.num_generations, accelerator=alone,
-                             _metrics=dict(train=defaultdict(list)), _seconds={},
-                             model=SimpleNamespace(value_head=critic.ValueHead(3) if algo.startswith('ppo') else None),
-                             processing_class=SimpleNamespace(tokenizer=SimpleNamespace(convert_tokens_to_ids={'</think>': 7}.get)),
-                             state=SimpleNamespace(global_step=0), reward_funcs=[None], current_gradient_accumulation_steps=1,
-                             _step=0, _buffered_inputs=[rolled()])
-
-        def trl(self, inputs):
-            self._seen.rewards = raw
-            self._seen.passes.append((rollout['old_per_token_logps'], values))
-            return dict(rollout)
-        monkeypatch.setattr(rl.GRPOTrainer, '_generate_and_score_completions', trl)
-        return made
-    return make
+MASK, VALUES = torch.tensor([[1, 1, 1], [1, 1, 0]]), torch.tensor([[.1, .2, .4], [.3, -.2, 9.]])
 
 
-MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
-
-
-def rolled(**others):
-    "Two texts, of three tokens and of two, as TRL hands them over."
+def rolled(rewards=((0, 0, 1), (0, -1, 0)), **others):
+    "A rollout of two texts, of three tokens and of two."
     zeros = torch.zeros(2, 3)
-    given = dict(completion_mask=MASK, completion_ids=zeros.long(), old_per_token_logps=zeros, ref_per_token_logps=zeros)
-    return given | others
+    return ppo.Rollout(**dict(ids=zeros.long(), mask=MASK, old=zeros, rewards=torch.tensor(rewards, dtype=torch.float32), values=VALUES) | others)
+
+
+def like(name='ppo', **settings): return replace(stores.ALGORITHMS[name], **settings)
 
 
 def standardised(advantages):
@@ -104,36 +82,70 @@ def standardised(advantages):
     return (advantages - some.mean())/np.sqrt(some.var() + 1e-2)*MASK
 
 
-VALUES, RAW = torch.tensor([[.1, .2, .4], [.3, -.2, 9.]]), torch.tensor([[1.], [-1.]])
-
-
-def test_a_rollout_gives_the_critic_what_was_earned_and_the_policy_what_was_better_than_foreseen(trainer):
-    "Guard: the critic's target is the reward whatever λ is; the reward falls on a text's last token; padding counts nothing."
-    out = trainer(rollout=rolled(), values=VALUES, raw=RAW, lam=.5)._generate_and_score_completions(None)
+def test_a_rollout_gives_the_critic_what_was_earned_and_the_policy_what_was_better_than_foreseen():
+    "Guard: the critic's target is the reward whatever λ is; padding counts nothing."
+    out = ppo.targets(rolled(), like(lam=.5))
     assert torch.allclose(out['returns']*MASK, torch.tensor([[1., 1, 1], [-1, -1, 0]]), atol=1e-6)
     assert torch.equal(out['old_values'], torch.tensor([[.1, .2, .4], [.3, -.2, 0]]))
     last = [[.1 + .5*(.2 + .5*.6), .2 + .5*.6, .6], [-.5 + .5*-.8, -.8, 0]]
     torch.testing.assert_close(out['advantages'], standardised(torch.tensor(last)).float())
 
 
-def test_what_the_critic_foresaw_is_logged(trainer):
+def test_the_reward_falls_on_a_texts_last_token(monkeypatch):
+    "Guard: not on padding, and not before; rows are kept with the update that they are of."
+    made, kept, zeros = object.__new__(rl.PPOTrainer), [], torch.zeros(2, 3)
+    written = rl.Written(None, None, [[1, 2, 7], [3, 7]], None, None, [0, 0])
+    source = SimpleNamespace(written=lambda rows, trainer: written, came=lambda written: pd.DataFrame(dict(reward=[1., -1.])), keep=lambda table, update: kept.append(update) or {})
+    for name, method in dict(asked=lambda self, read, width: {}, scored=lambda self, batch: (zeros, None, None), tell=lambda self, rollout, written: None, log_mean=lambda self: None).items():
+        monkeypatch.setattr(rl.PPOTrainer, name, method)
+    made.__dict__.update(source=source, seconds={}, state=SimpleNamespace(global_step=5), args=SimpleNamespace(logging_steps=2), accelerator=SimpleNamespace(device='cpu'),
+                         processing_class=SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=9)))
+    rollout = made.roll_out([])
+    assert rollout.rewards.tolist() == [[0, 0, 1], [0, -1, 0]] and kept == [3]
+    assert rollout.ids.tolist() == [[1, 2, 7], [3, 7, 9]] and torch.equal(rollout.mask, MASK) and rollout.episode.tolist() == [0, 0]
+
+
+def test_an_update_is_twenty_lines_or_less():
+    "Guard: what an update computes is read in one sitting."
+    for function in (ppo.targets, ppo.ppo_loss): assert len(inspect.getsource(function).rstrip().splitlines()) <= 20
+
+
+@pytest.fixture
+def reported(monkeypatch):
+    "What a trainer logs of a rollout, by name; one with no model."
+    def report(rollout, learn, **settings):
+        made = object.__new__(rl.PPOTrainer)
+        logged = {}
+        monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: logged.update({name: float(x) for name, x in numbers.items()}))
+        made.__dict__.update(dict(num_generations=1, ends=[7]) | settings)
+        rollout.episodes = pd.DataFrame(dict(reward=rollout.rewards.sum(1).tolist()))
+        made.report(rollout, learn)
+        return logged
+    return report
+
+
+def test_what_the_critic_foresaw_is_logged(reported):
     "Guard: explained variance is 1 for a critic that knows all, and below 0 for one that is worse than none."
     known = torch.tensor([[1., 1, 1], [-1, -1, 0]])
-    logged = []
-    for values in (known, -known, known*0):
-        made = trainer(rollout=rolled(), values=values, raw=RAW)
-        made._generate_and_score_completions(None)
-        logged += made._metrics['train']['explained_variance']
+    rollouts = [rolled(values=values) for values in (known, -known, known*0)]
+    logged = [reported(each, ppo.targets(each, like()))['explained_variance'] for each in rollouts]
     assert np.allclose(logged, [1, -3, 0], atol=1e-6)
 
 
-def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(trainer):
+def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(reported):
     "Guard: texts come from the policy, so the estimate is r - 1 - log r with r = reference/policy; not with r turned around."
     gap = torch.tensor([[math.log(2), 0, 0], [0, 0, math.log(9)]])  # the last is padding
-    made = trainer(rollout=rolled(ref_per_token_logps=gap), values=VALUES, raw=RAW)
-    made._generate_and_score_completions(None)
-    assert made._metrics['train']['ref_kl'] == [pytest.approx((2 - 1 - math.log(2))/5)]
-    assert trainer(rollout=rolled(), values=VALUES, raw=RAW, beta=0.).beta == 0
+    assert reported(rolled(reference=gap), {})['ref_kl'] == pytest.approx((2 - 1 - math.log(2))/5)
+    assert 'ref_kl' not in reported(rolled(), {})
+
+
+def test_what_ended_and_what_taught_nothing_is_logged(reported):
+    "Guard: a text that was cut off, and scenes whose texts earned alike; COLUMNS takes both from the log."
+    cut = rolled(ids=torch.tensor([[1, 2, 7], [7, 3, 7]]))  # the second has two tokens, and the last is no end
+    assert reported(cut, {})['completions/clipped_ratio'] == .5 and reported(cut, {})['completions/mean_length'] == 2.5
+    assert reported(rolled(), {}, num_generations=2)['frac_reward_zero_std'] == 0
+    assert reported(rolled(((0, 0, 1), (0, 1, 0))), {}, num_generations=2)['frac_reward_zero_std'] == 1
+    assert set(ledger.COLUMNS.values()) >= {'completions/clipped_ratio', 'frac_reward_zero_std', 'ref_kl', 'reward'}
 
 
 def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
@@ -144,25 +156,28 @@ def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
     assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+true': 1, 'ppo+credit': 1, 'ppo+short': 1}
     extras = {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency}
     assert extras == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
-    assert configs['grpo'].scale_rewards == 'group' and configs['rloo'].scale_rewards == 'none'
+    assert {algo: c.baseline for algo, c in configs.items() if c.baseline != 'critic'} == dict(grpo='group', rloo='others')
 
 
-@pytest.mark.parametrize('algo, factor', [('grpo', 1), ('rloo', 4/3)])
-def test_leave_one_out_is_the_group_mean_times_n_over_n_minus_one(trainer, algo, factor):
-    "Guard: r minus the mean of the three others is 4/3 of r minus the mean of all four."
-    rewards = torch.tensor([1., -1, -1, 0.])
-    given = rolled(advantages=rewards - rewards.mean(), completion_mask=torch.ones(4, 1), completion_ids=torch.zeros(4, 1, dtype=torch.long),
-                   **dict.fromkeys(('old_per_token_logps', 'ref_per_token_logps'), torch.zeros(4, 1)))
-    found = trainer(algo, rollout=given)._generate_and_score_completions(None)['advantages']
-    torch.testing.assert_close(found, given['advantages']*factor)
-    if algo == 'rloo': torch.testing.assert_close(found[0].item(), 1 - (-1 - 1 + 0)/3)
+@pytest.mark.parametrize('algo', ['grpo', 'rloo'])
+def test_baselines_of_a_scene_are_those_of_plain_loops(algo):
+    "Guard: GRPO divides what is above the mean of all by their deviation; leave-one-out leaves one out, and divides by nothing."
+    earned = [1., -1, -1, 0, .5, .5, .5, -1]
+    blank = torch.zeros(8, 2)
+    rollout = ppo.Rollout(blank.long(), torch.tensor([[1, 1], [1, 0]]*4), blank, torch.tensor([[e, 0] for e in earned]))
+    found = ppo.targets(rollout, like(algo))
+    for i, e in enumerate(earned):
+        scene = earned[i//4*4:i//4*4 + 4]
+        others = [x for k, x in enumerate(scene) if k != i % 4]
+        right = (e - np.mean(scene))/(np.std(scene, ddof=1) + 1e-4) if algo == 'grpo' else e - np.mean(others)
+        assert found['advantages'][i].tolist() == pytest.approx([right, right*(1 - i % 2)], abs=1e-6)
+    assert found.keys() == {'advantages'}
 
 
-def test_credit_makes_the_think_of_a_good_action_more_likely(trainer, monkeypatch):
+def test_credit_makes_the_think_of_a_good_action_more_likely():
     "Guard: what a think contributes is added to the advantage of its own tokens, with a plus."
-    monkeypatch.setattr(rl.PPOTrainer, '_contribution', lambda self, inputs, episodes: torch.tensor([2., -1.]))
-    monkeypatch.setattr(rl, 'thinking', lambda ids, closes: torch.tensor([[1., 1, 0], [1, 0, 0]]))
-    out = trainer('ppo+credit', rollout=rolled(), values=VALUES*0, raw=RAW)._generate_and_score_completions(None)
+    gained = torch.tensor([[2.], [-1.]])*torch.tensor([[1., 1, 0], [1, 0, 0]])
+    out = ppo.targets(rolled(values=VALUES*0, credit=gained), like('ppo+credit'))
     with_credit = torch.tensor([[1 + .5*2, 1 + .5*2, 1], [-1 - .5, -1, 0]])
     torch.testing.assert_close(out['advantages'], standardised(with_credit).float())
 
@@ -173,31 +188,46 @@ def test_a_think_ends_with_its_closing_tag():
     assert algorithms.thinking(ids, 7).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
-def test_the_contribution_is_the_own_think_minus_the_exchanged_one(trainer, monkeypatch):
+def test_the_contribution_is_the_own_think_minus_the_exchanged_one(monkeypatch):
     "Guard: positive where the own think makes actions better; a text that was not parsed has none."
-    made = trainer('ppo+credit')
-    episodes = pd.DataFrame(dict(task='put_on', level='L0', seed=range(3), think=list('abc'), parsed=[True, True, False]))
-    made.reward_funcs = [SimpleNamespace(pool=None, weights=None)]
-    made.model.eval = made.model.train = lambda: None
-    made.processing_class = SimpleNamespace(tokenizer=None)
+    source, nobody = object.__new__(rl.Texts), SimpleNamespace(eval=lambda: None, train=lambda: None)
+    source.__dict__.update(pool=None, weights=None, config=SimpleNamespace(max_completion_length=9, credit_samples=2))
+    asking = SimpleNamespace(processing_class=SimpleNamespace(tokenizer=None), state=SimpleNamespace(global_step=0), model=nobody, log_mean=lambda **_: None,
+                             accelerator=SimpleNamespace(unwrap_model=lambda model: model, device='cpu'))
+    episodes = pd.DataFrame(dict(think=list('abc'), parsed=[True, True, False]))
+    written = SimpleNamespace(about=spread(3, ['put_on']), images=[np.zeros((2, 2, 3))]*3)
     monkeypatch.setattr(rl, 'write', lambda model, processor, images, instructions, starts, *_: starts)
     worth = {'<think>a</think>': 1., '<think>b</think>': -1., '<think>c</think>': .5}
     monkeypatch.setattr(rl, 'judge', lambda scenes, outputs, *_: [SimpleNamespace(reward=worth[o]) for o in outputs])
-    gained = made._contribution([dict(image=np.zeros((2, 2, 3)))]*3, episodes)
-    assert gained.tolist() == [1 - .5, -1 - 1, 0]
+    assert source.gained(written, episodes, asking).tolist() == [1 - .5, -1 - 1, 0]
 
 
-def test_the_critic_is_a_fit_of_facts_to_rewards(trainer, monkeypatch):
+@pytest.mark.parametrize('credit, verified', [(.5, False), (0., True), (.5, True)])
+def test_what_the_think_earns_stands_where_it_is_earned(monkeypatch, credit, verified):
+    "Guard: credit on the tokens of the think alone; what claims earn on tokens, and nothing on padding."
+    monkeypatch.setattr(rl, 'thinking', lambda ids, closes: torch.tensor([[1., 1, 0], [1, 0, 0]]))
+    made = object.__new__(rl.PPOTrainer)
+    source = SimpleNamespace(claims=lambda *_: torch.full((2, 3), .25), gained=lambda *_: torch.tensor([2., -1.]))
+    nobody = SimpleNamespace(unwrap_model=lambda model: SimpleNamespace())
+    made.__dict__.update(args=SimpleNamespace(credit=credit, verified=verified, privileged=False), source=source, seconds={}, model=None, accelerator=nobody,
+                         processing_class=SimpleNamespace(batch_decode=lambda ids: [''] * len(ids), tokenizer=SimpleNamespace(convert_tokens_to_ids={'</think>': 7}.get)))
+    rollout = rolled()
+    before = rollout.rewards.clone()
+    made.tell(rollout, None)
+    assert torch.equal(rollout.rewards, before + .25*verified*MASK) and rollout.facts is None
+    assert rollout.credit is None if not credit else rollout.credit.tolist() == [[2, 2, 0], [-1, 0, 0]]
+
+
+def test_the_critic_is_a_fit_of_facts_to_rewards(monkeypatch):
     "Guard: a fact that came with reward 1 and one that came with −1 are worth that before the first update."
     monkeypatch.setattr(critic, 'RIDGE', (1e-9, 1e-9))
-    made = trainer(privileged=True)
-    made.model.value_head = critic.ValueHead(3, 2)
+    head = critic.ValueHead(3, 2)
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
     earned = torch.tensor([[1., 1, 1], [-1, -1, 0]])
-    made._fit_critic(facts, earned, MASK)
-    torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[1., -1]]))
-    made._fit_critic(facts, -earned, MASK)  # the other way round: what was before counts three quarters
-    torch.testing.assert_close(made.model.value_head.told.weight.data, torch.tensor([[-.25, .25]])/1.75)
+    ppo.foresee(head, facts, earned, MASK)
+    torch.testing.assert_close(head.told.weight.data, torch.tensor([[1., -1]]))
+    ppo.foresee(head, facts, -earned, MASK)  # the other way round: what was before counts three quarters
+    torch.testing.assert_close(head.told.weight.data, torch.tensor([[-.25, .25]])/1.75)
 
 
 def test_little_is_believed_of_a_fact_that_was_seen_little():
@@ -228,65 +258,90 @@ def test_half_of_a_task_is_half_of_it_whatever_the_task(task):
     assert (own[:, mine, 0] == 1).all() and np.array_equal(own[:, mine], known[:, :len(critic.PRIVILEGED)]) and not np.delete(own, mine, 1).any()
 
 
-def test_the_critic_has_not_seen_the_texts_it_judges(trainer, monkeypatch):
+def test_the_critic_has_not_seen_the_texts_it_judges(monkeypatch):
     "Guard: a fit to the texts it judges foresees what it was told, and leaves nothing to learn."
     monkeypatch.setattr(critic, 'RIDGE', (1e-9, 1e-9))
-    mask = torch.ones(4, 2, dtype=torch.long)
-    zeros = torch.zeros(4, 2)
-    given = rolled(completion_mask=mask, completion_ids=zeros.long(), old_per_token_logps=zeros, ref_per_token_logps=zeros)
-    rewards = torch.tensor([[1.], [-1], [1], [1]])
+    zeros, rewards = torch.zeros(4, 2), torch.tensor([[1.], [-1], [1], [1]])
     # in the first half of the texts the second fact comes with -1, in the second with 1
     facts = torch.tensor([[1., 0], [0, 1], [1, 0], [0, 1]])[:, None].expand(4, 2, 2)
-    monkeypatch.setattr(rl.PPOTrainer, '_facts', lambda self, ids, pieces, episodes: facts)
-    made = trainer(rollout=given, values=torch.zeros(4, 2), raw=rewards, privileged=True)
-    made.processing_class = SimpleNamespace(batch_decode=lambda ids: [''] * len(ids))
-    made.model.value_head = critic.ValueHead(3, 2)
-    out = made._generate_and_score_completions(None)
+    given = dict(ids=zeros.long(), mask=torch.ones(4, 2, dtype=torch.long), old=zeros, values=zeros, facts=facts)
+    head, rollout = critic.ValueHead(3, 2), ppo.Rollout(rewards=torch.cat([zeros[:, :1], rewards], 1), **given)
+    out = ppo.targets(rollout, like(), head)
     foreseen = torch.tensor([[1., 1], [1, 1], [1, 1], [-1, -1]])
     surprise = rewards - foreseen
     mean, variance = surprise.mean(), surprise.var(correction=0)
     torch.testing.assert_close(out['advantages'], (surprise - mean)/(variance + 1e-2).sqrt())
+    torch.testing.assert_close(out['foreseen'], foreseen)
     torch.testing.assert_close(out['old_values'], torch.tensor([[1., 1], [0, 0], [1, 1], [0, 0]]))  # what is kept is the fit to all
-    assert made._metrics['train']['explained_variance'] == [pytest.approx(1 - surprise.var(correction=0).item()/.75)]
-    made.state.global_step = 1
-    torch.testing.assert_close(made._generate_and_score_completions(None)['old_values'], out['old_values'])
-    assert made.model.value_head.told.weight.tolist() == [[pytest.approx(1), pytest.approx(0)]]
+    torch.testing.assert_close(ppo.targets(rollout, like(), head)['old_values'], out['old_values'])
+    assert head.told.weight.tolist() == [[pytest.approx(1), pytest.approx(0)]]
 
 
-def test_the_loss_is_the_policys_and_the_critics(trainer, monkeypatch):
+@settings(max_examples=100, deadline=None)
+@given(rollouts(), st.floats(.05, .5), st.sampled_from((0., .1)))
+def test_the_policys_loss_is_that_of_plain_arithmetic(rollout, clip, beta):
+    "Guard: token by token, by hand; TRL's own is the oracle in test_trl.py."
+    old, advantages, mask, *_, now = rollout
+    reference, each = old.flip(0), []
+    for i, j in zip(*np.nonzero(mask.numpy())):
+        n, o, r, a = (x[i, j].item() for x in (now, old, reference, advantages))
+        ratio = math.exp(n - o)
+        kl = ratio*(math.exp(r - n) - (r - n) - 1)
+        each.append(beta*kl - min(ratio*a, min(max(ratio, 1 - clip), 1 + clip)*a))
+    assert ppo.ppo_loss(now, old, reference, advantages, mask, clip, beta).item() == pytest.approx(np.mean(each), rel=1e-9, abs=1e-9)
+
+
+@pytest.fixture
+def learning(tmp_path, monkeypatch):
+    "A trainer with no model, whose texts are scored by hand."
+    def make(algo, scored, parts, steps=1, **settings):
+        made, logged = object.__new__(rl.PPOTrainer), {}
+        head = critic.ValueHead(3) if algo == 'ppo' else None
+        alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model)
+        config = algorithms.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
+        made.__dict__.update(args=config, accelerator=alone, model=SimpleNamespace(value_head=head), _step=0, _buffered_inputs=parts, current_gradient_accumulation_steps=steps)
+        monkeypatch.setattr(rl.PPOTrainer, 'score', lambda self, model, batch, **_: scored(batch))
+        monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: logged.update({name: float(x) for name, x in numbers.items()}))
+        return made, logged
+    return make
+
+
+def part(mask=MASK, **others):
+    "A micro-batch of two texts, by TRL's names."
+    zeros = torch.zeros(2, 3)
+    return dict(completion_mask=mask, old_per_token_logps=zeros, ref_per_token_logps=zeros, advantages=zeros, old_values=zeros, returns=zeros) | others
+
+
+def test_the_loss_is_the_policys_and_the_critics(learning):
     "Guard: the critic's error is added with its weight, and the step's KL is estimated from the texts of the old policy."
-    made = trainer()
     now, values = torch.tensor([[math.log(2), 0, 0], [0, 0, 5.]]), torch.tensor([[.1, 0, 0], [0, 0, 7.]])
-    def trl(self, model, inputs):
-        self._seen.passes.append((now, values))
-        return torch.tensor(3.)
-    monkeypatch.setattr(rl.GRPOTrainer, '_compute_loss', trl)
-    given = rolled(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3), returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]))
+    given = part(returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]), advantages=torch.tensor([[1., 0, 0], [0, 3, 9]]))
+    made, logged = learning('ppo', lambda batch: (now, now*0 + 2, values), [given], beta=0.)
     loss = made._compute_loss(None, given)
     error = (.9**2 + 4)/5/2  # clipping takes the larger error, and none has moved beyond .2
-    assert loss.item() == pytest.approx(3 + .5*error) and made._metrics['train']['value_loss'] == [pytest.approx(error)]
-    assert made._metrics['train']['step_kl'] == [pytest.approx((2 - 1 - math.log(2))/5)]
+    assert loss.item() == pytest.approx(-(1.2 + 3)/5 + .5*error) and logged['value_loss'] == pytest.approx(error)
+    assert logged['step_kl'] == pytest.approx((2 - 1 - math.log(2))/5) and logged['entropy'] == pytest.approx(2)
+    assert logged['clip_ratio/region_mean'] == pytest.approx(1/5)
 
 
 @pytest.mark.parametrize('algo', ['ppo', 'grpo'])
-def test_the_loss_is_the_mean_over_the_minibatchs_tokens(trainer, monkeypatch, algo):
+def test_the_loss_is_the_mean_over_the_minibatchs_tokens(learning, algo):
     "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
-    def trl(self, model, inputs):
-        self._seen.passes.append((inputs['old_per_token_logps'], torch.zeros(2, 3) if algo == 'ppo' else None))
-        mask = inputs['completion_mask']
-        return (inputs['each']*mask).sum()/mask.sum()/self.current_gradient_accumulation_steps
-    monkeypatch.setattr(rl.GRPOTrainer, '_compute_loss', trl)
-    made = trainer(algo)
-    critic = dict(facts=torch.zeros(2, 3, 0), old_values=torch.zeros(2, 3))
     masks, losses, returns = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2)), (1., 4.), (1., 3.)
-    parts = [rolled(completion_mask=m, each=l*m, returns=r*m, **critic) for m, l, r in zip(masks, losses, returns)]
-    other = [rolled(completion_mask=torch.ones(2, 3)*0 + 1)]*2
-    made.__dict__.update(_buffered_inputs=[*other, *parts], current_gradient_accumulation_steps=2)
+    parts = [part(mask, advantages=-loss*mask, returns=back*mask) for mask, loss, back in zip(masks, losses, returns)]
+    zeros = torch.zeros(2, 3)
+    made, _ = learning(algo, lambda batch: (zeros, zeros, zeros if algo == 'ppo' else None), [*[part(torch.ones(2, 3))]*2, *parts], 2)
     made.args.steps_per_generation = 4
     total = 0
-    for made._step, part in ((6, parts[0]), (7, parts[1])): total += made._compute_loss(None, part).item()
+    for made._step, one in ((6, parts[0]), (7, parts[1])): total += made._compute_loss(None, one).item()
     policy, error = (6*1 + 2*4)/8, (6*.5 + 2*4.5)/8
     assert total == pytest.approx(policy + (made.args.value_weight*error if algo == 'ppo' else 0))
+
+
+def test_what_only_trls_own_loss_reads_is_refused(tmp_path):
+    "Guard: a setting that changes nothing, taken without a word, is a comparison of a policy with itself."
+    for name, value in dict(scale_rewards='none', epsilon_high=.28, importance_sampling_level='sequence').items():
+        with pytest.raises(ValueError, match=f'{name} changes nothing here'): algorithms.rl_config(PROFILE, tmp_path, **{name: value})
 
 
 def test_a_rollout_holds_whole_minibatches(tmp_path):
@@ -407,10 +462,18 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     model = load_model(profile, trainable=True)
     config.generation_kwargs = dict(suppress_tokens=[i for i in range(model.get_base_model().config.text_config.vocab_size) if i not in words])
     history = []
-    def judge(completions, colour, **_):
-        history.append([float(c[0]['content'].strip() == name) for c, name in zip(completions, colour)])
-        return [reward(h) for h in history[-1]]
-    trainer = rl.PPOTrainer(model, judge, config, rows, processing_class=processor)
+    class Colours:
+        "Says what came of each word."
+        state = ()
+        def written(self, rows, trainer):
+            read = trainer.read([row['prompt'] for row in rows], [row['image'] for row in rows])
+            with trainer.clock('generate'): ids, texts = trainer.write(read)
+            return rl.Written([row['colour'] for row in rows], read, ids, texts, None)
+        def came(self, written):
+            history.append([float(text.strip() == name) for text, name in zip(written.texts, written.about)])
+            return pd.DataFrame(dict(reward=[reward(h) for h in history[-1]]))
+        def keep(self, table, update): return {}
+    trainer = rl.PPOTrainer(model, Colours(), config, rows, processing_class=processor)
     trainer.remove_callback(PrinterCallback)
     return trainer, history
 
@@ -440,7 +503,7 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(tmp_path):
         loss, mask = whole(model, inputs), inputs['completion_mask']
         if not seen:
             weights = [p for n, p in model.named_parameters() if p.requires_grad and 'value_head' not in n]
-            plain = -(inputs['advantages']*trainer._seen.passes[0][0]*mask).sum()/mask.sum()
+            plain = -(inputs['advantages']*trainer.score(model, inputs)[0]*mask).sum()/mask.sum()
             seen.extend(torch.autograd.grad(x, weights, retain_graph=True, allow_unused=True) for x in (loss, plain))
         return loss
     trainer._compute_loss = compare
@@ -456,7 +519,7 @@ def test_an_algorithm_learns_by_its_baseline_whatever_its_name(tmp_path, monkeyp
     stores.add_algorithm('mine', 'adapter of mine', baseline='critic', lam=.9)
     trainer, _ = bandit('mine', tmp_path, 1, lambda right: 2*right - 1)
     trainer.train()
-    assert trainer.value_head and trainer.rollout.batch['advantages'].abs().max() > 0
+    assert trainer.value_head and trainer.batch['advantages'].abs().max() > 0
 
 
 @pytest.mark.parametrize('settings, said', [({}, 'has no baseline'), (dict(baseline='ppo'), 'has no baseline'), (dict(baseline='group', num_generations=1), 'num_generations=2')])
@@ -483,8 +546,7 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     trainer = rl.rl_trainer(store, pool, 'ppo+credit', updates=1)
     scenes = spread(4, ['put_on'])
     experts = [expert(s) for s in scenes]
-    judge = trainer.reward_funcs[0]
-    judged = episode_table(rl.judge(scenes, experts, pool, trainer.processing_class.tokenizer, judge.weights))
+    judged = trainer.source.judged(scenes, experts)
     thinks, heard = judged.think.tolist(), []
 
     def obedient(model, processor, images, instructions, starts, *args):
@@ -493,7 +555,8 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
         return [f'<think>{t}</think>' + (e.split('</think>')[1] if s == f'<think>{t}</think>' else '<action>pick <loc0><loc0>; place <loc1><loc1></action>')
                 for s, t, e in zip(starts, np.repeat(thinks, 2), np.repeat(experts, 2))]
     monkeypatch.setattr(rl, 'write', obedient)
-    gained = trainer._contribution([dict(image=Image.new('RGB', (128, 128)))]*4, judged)
+    written = rl.Written(scenes, None, None, experts, [Image.new('RGB', (128, 128))]*4)
+    gained = trainer.source.gained(written, judged, trainer)
     assert heard[:8] == [f'<think>{t}</think>' for t in np.repeat(thinks, 2)] and heard[8] == f'<think>{thinks[-1]}</think>'
     assert all(g >= 2 for g in gained.tolist())
     ids = trainer.processing_class.tokenizer([thinks[0] + '</think><action>pick <loc0><loc0></action>'], add_special_tokens=False, return_tensors='pt').input_ids
@@ -507,13 +570,13 @@ def test_a_curriculum_resumes_with_the_same_scenes(tmp_path):
         store = Store(tmp_path/name, profile)
         seed_all(0)
         load_model(profile, trainable=True).save_pretrained(store.path('sft'))
-        for i, updates in enumerate(parts): ppo.train_rl(store, pool, updates=updates, resume=bool(i), curriculum=True)
+        for i, updates in enumerate(parts): rl.train_rl(store, pool, updates=updates, resume=bool(i), curriculum=True)
         tables.append(pd.read_parquet(store.run/'rl/ppo/rollouts.parquet'))
     whole, half = tables
     even = spread(24, seed=int(whole.seed.min()))
     assert [(s.task, s.seed) for s in even[:8]] == list(zip(whole.task[:8], whole.seed[:8])) and [s.task for s in even[8:]] != list(whole.task[8:])
     assert whole[['task', 'seed', 'update', 'output']].equals(half[['task', 'seed', 'update', 'output']]) and not whole.duplicated(['task', 'seed']).any()
-    with pytest.raises(UserError, match='curriculum'): ppo.train_rl(store, pool, updates=4, resume=True)
+    with pytest.raises(UserError, match='curriculum'): rl.train_rl(store, pool, updates=4, resume=True)
 
 
 def test_a_policy_that_solves_nothing_stops_a_long_training(tmp_path):
@@ -521,10 +584,10 @@ def test_a_policy_that_solves_nothing_stops_a_long_training(tmp_path):
     store = Store(tmp_path/'run', replace(PROFILE, rl_updates=40))
     log = store.path('sft')/'log.json'
     log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0278}]', encoding='utf-8')
-    with pytest.raises(UserError, match='solved 3% of its validation scenes and RL needs 5%'): ppo.train_rl(store, None)
-    with pytest.raises(UserError, match='no SFT adapter'): ppo.train_rl(store, None, updates=1)
+    with pytest.raises(UserError, match='solved 3% of its validation scenes and RL needs 5%'): rl.train_rl(store, None)
+    with pytest.raises(UserError, match='no SFT adapter'): rl.train_rl(store, None, updates=1)
     log.write_text('[{"step": 50, "eval_success": 0.0}, {"step": 94, "eval_success": 0.0833}]', encoding='utf-8')
-    with pytest.raises(UserError, match='no SFT adapter'): ppo.train_rl(store, None)
+    with pytest.raises(UserError, match='no SFT adapter'): rl.train_rl(store, None)
 
 
 def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
@@ -556,14 +619,11 @@ def test_texts_scored_by_length_score_as_they_stand(tmp_path):
     trainer = rl.rl_trainer(store, pool, updates=1)
     torch.nn.init.normal_(trainer.value_head.out.weight)
     part = trainer._prepare_inputs([trainer.train_dataset[i] for i in range(8)])
-    batch = trainer.rollout.batch
+    batch = trainer.batch
     mask = batch['completion_mask'].clone()
     for i in range(8): mask[i, 1 + (5*i) % mask.shape[1]:] = 0  # of all lengths
-    ids, whole = (torch.cat([batch[f'prompt_{x}'], y], 1) for x, y in (('ids', batch['completion_ids']), ('mask', mask)))
-    others = {k: batch[k] for k in ('pixel_values', 'token_type_ids', 'num_images') if k in batch}
+    cut = batch | dict(completion_mask=mask)
     def score(size):
-        trainer._seen = rl.Seen()
-        with torch.no_grad(): out = trainer._get_per_token_logps_and_entropies(trainer.model, ids, whole, mask.shape[1], batch_size=size, compute_entropy=True, **others)
-        return out[0]*mask, out[1]*mask, trainer._seen.passes[0][1]*mask
+        with torch.no_grad(): return [x*mask for x in trainer.score(trainer.model, cut, size, entropy=True, critic=trainer.value_head)]
     for three, all_ in zip(score(3), score(None)): torch.testing.assert_close(three, all_, atol=1e-4, rtol=1e-4)
     assert part['completion_mask'].sum() > 0

@@ -151,16 +151,16 @@ def test_sft_that_was_over_is_not_trained_on(tmp_path, monkeypatch, steps, last)
 def test_rl_that_was_over_is_not_trained_on(tmp_path, monkeypatch):
     "Guard: as above; the ledger and the value head too."
     from dataclasses import replace
-    from thinkact_nb import algorithms, ppo
+    from thinkact_nb import algorithms, trainer
     from thinkact_nb.env import get_profile
     from thinkact_nb.pool import SimPool
     from thinkact_nb.store import Store
     monkeypatch.setattr(algorithms, 'SAVE_EVERY', 1)
     store = Store(tmp_path/'run', replace(get_profile('tiny'), **SMALL), shipped=True)
-    log = ppo.train_rl(store, SimPool(0), updates=1)
+    log = trainer.train_rl(store, SimPool(0), updates=1)
     made = lose_the_end(tmp_path/'run', 'rl/ppo')
-    again = ppo.train_rl(store, SimPool(0), resume=True, updates=1)
+    again = trainer.train_rl(store, SimPool(0), resume=True, updates=1)
     assert len(log) == len(again) == 1
     written = files(tmp_path/'run'/'rl/ppo')
     assert all(written[name] == made[name] for name in ('adapter_model.safetensors', 'value_head.safetensors'))
-    assert len(ppo.train_rl(store, SimPool(0), resume=True, updates=2)) == 2   # one that is made longer goes on
+    assert len(trainer.train_rl(store, SimPool(0), resume=True, updates=2)) == 2   # one that is made longer goes on

@@ -395,7 +395,7 @@ def test_whoever_uses_checkpoints_takes_the_store_that_has_them():
         takes = {(n.module or '').rpartition('.')[2] for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names if a.name == 'Store'}
         if asked: users.add(path.stem)
         if asked and takes != {'checkpoints'}: late.append(f'{path.name}: {ast.unparse(asked[0])}, and Store from {takes}')
-    assert names == {'anew', 'away', 'checkpoint', 'keep'} and {'train', 'sft', 'ppo', 'test_trust'} <= users and not late
+    assert names == {'anew', 'away', 'checkpoint', 'keep'} and {'train', 'sft', 'trainer', 'test_trust'} <= users and not late
     code = 'from thinkact_nb.checkpoints import Store; print(*(hasattr(Store, name) for name in {names!r}))'
     done = subprocess.run([sys.executable, '-c', code.format(names=names)], env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True, encoding='utf-8')
     assert done.stdout.split() == ['True'] * 4, done.stderr

@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-from thinkact_nb.critic import PRIVILEGED, facts_width, gae
+from thinkact_nb.critic import PRIVILEGED, facts_width
 from thinkact_nb.data import claims
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.loop import budget, expert_turn, next_carry, play
 from thinkact_nb.pool import SimPool
-from thinkact_nb.ppo import train_rl
+from thinkact_nb.ppo import gae, targets
 from thinkact_nb.reward import EPISODE
 from thinkact_nb.sim import make_scene, scene_of
-from thinkact_nb.store import SHIPPED, Store
+from thinkact_nb.store import ALGORITHMS, SHIPPED, Store
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.think import claim_table
-from thinkact_nb.trainer import rl_trainer
-from thinkact_nb.turn_rl import STATE, TurnLedger, TurnTrainer, train_turns, turn_dataset, turn_facts, turn_gae
+from thinkact_nb.trainer import rl_trainer, train_rl
+from thinkact_nb.turn_rl import STATE, Turns, train_turns, turn_dataset, turn_facts
 from thinkact_nb.turns import MIX, loop_episodes
 
 SMALL = replace(get_profile('tiny'), rl_batch=12, rl_micro_batch=6, max_new_tokens=60)
@@ -41,7 +41,7 @@ def rows(seed, turns=7, tokens=5):
 def test_advantages_are_those_of_plain_arithmetic(lam, turn_lam, gamma):
     "Token by token backwards through each episode, by hand."
     rewards, values, mask, episode = rows(1)
-    found, returns = turn_gae(rewards, values, mask, episode, gamma, lam, turn_lam)
+    found, returns = gae(rewards, values, mask, gamma, lam, turn_lam, episode)
     after = {}  # of each episode: value and advantage of the token after
     for k in reversed(range(len(mask))):
         length = int(mask[k].sum())
@@ -56,13 +56,13 @@ def test_advantages_are_those_of_plain_arithmetic(lam, turn_lam, gamma):
 
 def test_turns_that_are_an_episode_each_have_the_advantages_of_texts():
     rewards, values, mask, _ = rows(2)
-    found = turn_gae(rewards, values, mask, torch.arange(len(mask)), lam=.8, turn_lam=.1)[0]
+    found = gae(rewards, values, mask, lam=.8, turn_lam=.1, episode=torch.arange(len(mask)))[0]
     torch.testing.assert_close(found, gae(rewards, values, mask, lam=.8)[0])
 
 
 def test_without_a_critic_every_token_hears_what_the_episode_earned():
     rewards, values, mask, episode = rows(3)
-    found = turn_gae(rewards, torch.zeros_like(values), mask, episode)[0]
+    found = gae(rewards, torch.zeros_like(values), mask, episode=episode)[0]
     earned = torch.zeros(4).index_add(0, episode, rewards.sum(1))
     torch.testing.assert_close(found, earned[episode][:, None] * mask)
 
@@ -92,9 +92,12 @@ def start(folder):
 @pytest.fixture(scope='module')
 def rolled(tmp_path_factory):
     "A trainer after one rollout of twelve turns, by a policy that learned one look."
-    trainer = rl_trainer(start(tmp_path_factory.mktemp('rolled')), SimPool(0), updates=1, kind=TurnTrainer, turn_lam=.5)
+    trainer = rl_trainer(start(tmp_path_factory.mktemp('rolled')), SimPool(0), updates=1, kind=Turns, turn_lam=.5)
     trainer.model.train()
+    seen, plain = [], trainer.source.written
+    trainer.source.written = lambda *asked: seen.append(plain(*asked)) or seen[-1]
     trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(SMALL.rl_batch)])
+    trainer.acted = seen[0].about
     return trainer
 
 
@@ -123,17 +126,18 @@ def test_what_is_learned_from_is_what_was_written(rolled):
 def test_an_episode_earns_on_its_last_turn(rolled):
     table, number = rolled.rollout.episodes, [turn.episode for turn in rolled.acted]
     last = [k for k in range(len(number)) if k + 1 == len(number) or number[k + 1] != number[k]]
-    assert table.index[table.reward != 0].tolist() == last == TurnLedger.by_episode(None, table).index.tolist()
+    assert table.index[table.reward != 0].tolist() == last == Turns.by_episode(None, table).index.tolist()
     assert rolled.rollout.rewards.sum(1).tolist() == pytest.approx(table.reward.tolist())
     assert (table.success == [turn.played.outcome.success for turn in rolled.acted]).all()
 
 
 def test_only_advantages_have_the_lambda_between_turns(rolled):
     "What was earned and what the values are fitted to trust nothing but the end."
-    seen, plain = [], rolled._gae
-    rolled._gae = lambda *args: seen.append(args[3:]) or plain(*args)
-    rolled._targets(rolled.rollout, [])
-    assert seen == [(), (), (1., .5)]
+    rollout = replace(rolled.rollout, facts=None)
+    one, other = (targets(rollout, replace(ALGORITHMS['ppo'], turn_lam=lam)) for lam in (1., .2))
+    assert torch.equal(one['returns'], other['returns']) and not torch.equal(one['advantages'], other['advantages'])
+    plain = gae(rollout.rewards, rollout.values * 0, rollout.mask, episode=rollout.episode)[0]
+    torch.testing.assert_close(one['returns'], plain)
 
 
 def test_two_updates_are_one_and_one_more(tmp_path):
@@ -153,14 +157,14 @@ def test_a_ledger_of_before_goes_on(tmp_path):
     "Guard: mishaps stood in `perturbed`; a training that goes on has one column for them."
     table = pd.DataFrame([{name: kind() for name, kind in EPISODE.items()} | dict(perturbed=mishap, task='put_on', level='L0', update=1) for mishap in MIX])
     table.to_parquet(tmp_path / 'rollouts.parquet')
-    ledger = object.__new__(TurnLedger)
+    ledger = object.__new__(Turns)
     ledger.resume(tmp_path)
     assert ledger.tables[0].mishap.tolist() == list(MIX) and not ledger.tables[0].perturbed.any()
 
 
 def test_what_single_texts_alone_have_is_refused(tmp_path):
     for algo in ('grpo', 'ppo+true', 'ppo+credit'):
-        with pytest.raises(UserError, match='for turns take ppo'): train_rl(start(tmp_path / algo), SimPool(0), algo, updates=1, kind=TurnTrainer)
+        with pytest.raises(UserError, match='for turns take ppo'): train_rl(start(tmp_path / algo), SimPool(0), algo, updates=1, kind=Turns)
 
 
 def test_each_scene_may_have_its_own_mishap():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb.algorithms import Pace
-from thinkact_nb.trainer import PPOTrainer
+from thinkact_nb.trainer import Texts
 from thinkact_nb.critic import claims_due, due
 from thinkact_nb.data import claims, expert, think_of
 from thinkact_nb.sim import loc_text, make_scene, to_bins
@@ -91,18 +91,16 @@ def test_prices_rise_while_a_condition_is_broken_and_fall_while_it_is_kept():
     assert many == Prices(0., 0.)
 
 
-def test_the_trainer_pays_by_the_rollouts_before_this_one(monkeypatch):
+def test_the_trainer_pays_by_the_rollouts_before_this_one():
     "Guard: prices follow from the ledger, and a trainer that was resumed finds the ones it had."
     tables = [pd.DataFrame(dict(task=[s.task for s in some], level='L0', seed=[s.seed for s in some], output=output, update=i))
               for i, (some, output) in enumerate(((SCENES[:9], ''), (SCENES[9:18], [expert(s) for s in SCENES[9:18]]), (SCENES[18:20], '')), 1)]
     assert kept_shares(tables[0]) == (1., 0.) and kept_shares(tables[1]) == (1., 1.)
     def paid(given):
-        made = object.__new__(PPOTrainer)
-        put = {}
-        monkeypatch.setattr(PPOTrainer, '_put', lambda self, **numbers: put.update(numbers))
-        made.__dict__.update(_kept={}, reward_funcs=[SimpleNamespace(tables=given)])
-        pieces = [list('ab'), list('cd')]
-        return made._verified(pieces, tables[2]), put
+        source, put = object.__new__(Texts), {}
+        source.tables, source.shares = given, {}
+        asked = SimpleNamespace(about=[make_scene(*key) for key in zip(tables[2].task, tables[2].level, tables[2].seed)])
+        return source.claims(asked, [list('ab'), list('cd')], SimpleNamespace(log_mean=lambda **numbers: put.update(numbers))), put
     earned, put = paid(tables)
     expected = Prices().after(1., 0.).after(1., 1.)
     assert (put['price_false'], put['price_missing']) == pytest.approx((expected.false, expected.missing))

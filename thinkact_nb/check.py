@@ -31,7 +31,7 @@ from .precision import scale_gradients, steady, steady_ends
 from .model import SKIP, TARGETS, free_memory, fuse_head
 from .memory import PROMPT, peak_table
 from .sft import make_trainer, train_sft
-from .ppo import train_rl
+from .trainer import train_rl
 
 # %% ../nbs/11b_check.ipynb #42d7d37d
 class Live(TorchDispatchMode):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRIVILEGED', 'RIDGE', 'KEEP', 'VALUE_FILE', 'due', 'Expected', 'expected', 'claims_due', 'privileged_facts',
-           'facts_width', 'facts', 'ValueHead', 'gae', 'value_loss']
+           'facts_width', 'facts', 'ValueHead']
 
 # %% ../nbs/05b_critic.ipynb #b1347380
 import re
@@ -191,33 +191,3 @@ def load(self:ValueHead,
     folder # where `save` left it
 ):
     self.load_state_dict(load_file(Path(folder) / VALUE_FILE))
-
-# %% ../nbs/05b_critic.ipynb #2a31c55a
-def gae(
-    rewards:torch.Tensor, # (texts, tokens)
-    values:torch.Tensor,  # (texts, tokens): of the text before each token
-    mask:torch.Tensor,    # (texts, tokens): 1 where there is a token; texts are padded on the right
-    gamma:float=1.,       # discount per token
-    lam=1.                # λ, a number or (texts, tokens): 0 trusts the next value, 1 only what was earned
-) -> tuple[torch.Tensor, torch.Tensor]: # advantages and returns, (texts, tokens)
-    "Generalised advantage estimation."
-    mask, lam = mask.to(values.dtype), torch.as_tensor(lam, dtype=values.dtype).expand_as(values)
-    values, last, advantages = values * mask, torch.zeros_like(values[:, 0]), torch.zeros_like(values)
-    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
-    for t in reversed(range(values.shape[1])):
-        last = (rewards[:, t] + gamma * after[:, t] - values[:, t] + gamma * lam[:, t] * last) * mask[:, t]
-        advantages[:, t] = last
-    return advantages, advantages + values
-
-# %% ../nbs/05b_critic.ipynb #4a329ecc
-def value_loss(
-    values:torch.Tensor,   # (texts, tokens): now
-    old:torch.Tensor,      # (texts, tokens): at the rollout
-    returns:torch.Tensor,  # (texts, tokens)
-    mask:torch.Tensor,     # (texts, tokens)
-    clip:float             # how far a value may move
-) -> torch.Tensor: # one number
-    "Half the squared error of the values, clipped around the old ones."
-    moved = old + (values - old).clamp(-clip, clip)
-    worse = torch.max((values - returns) ** 2, (moved - returns) ** 2)
-    return .5 * (worse * mask).sum() / mask.sum()

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from .env import rank
 from .files import read_parquet, whole, write_json
 from .store import Store
-from .sim import COLOURS, Scene, SceneKey, make_scene
+from .sim import COLOURS, Scene, make_scene
 from .pool import SimPool
 from .words import chat
 from .reward import EPISODE, RewardWeights, episode_table, judge
@@ -54,23 +54,20 @@ def log_rows(
 class Ledger(TrainerCallback):
     "Judges texts and keeps the episodes of all processes, update by update."
     def __init__(self, store:Store, pool:SimPool, tokenizer, config, weights:RewardWeights=RewardWeights()):
-        self.stage, self.__name__ = f"rl/{config.algorithm}", "world"
+        self.stage = f"rl/{config.algorithm}"
         self.store, self.pool, self.tokenizer, self.config, self.weights = store, pool, tokenizer, config, weights
         self.folder, self.tables = store.path(self.stage), []
 
-    def __call__(self, completions, task, level, seed, trainer_state, log_metric, **others):
-        scenes = [make_scene(*key) for key in map(SceneKey, task, level, seed)]
+    def judged(self, scenes, outputs):
+        "Episodes: what came of texts about scenes, of which each has `num_generations`."
         samples = [i % self.config.num_generations for i in range(len(scenes))]
-        outputs = [c[0]["content"].strip("\n") for c in completions]
-        episodes = judge(scenes, outputs, self.pool, self.tokenizer, self.weights, self.config.algorithm, samples)
-        return self.keep(episode_table(episodes), trainer_state, log_metric)
+        arm = self.config.algorithm
+        return episode_table(judge(scenes, outputs, self.pool, self.tokenizer, self.weights, arm, samples))
 
-    def keep(self, table, trainer_state, log_metric):
-        "Put down the episodes of this process; returns their rewards."
-        self.latest = table.assign(update=trainer_state.global_step // self.config.logging_steps + 1)
-        self.tables.append(pd.concat(gather_object([self.latest]), ignore_index=True))
-        for name, value in summary(self.by_episode(self.tables[-1])).items(): log_metric(name, value)
-        return self.latest.reward.tolist()
+    def keep(self, table, update):
+        "Put down the episodes of all processes; returns what they were like."
+        self.tables.append(pd.concat(gather_object([table.assign(update=update)]), ignore_index=True))
+        return summary(self.by_episode(self.tables[-1]))
 
     def by_episode(self, table): return table  # one row of each episode
 

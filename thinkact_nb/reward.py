@@ -53,7 +53,7 @@ def rl_made_with(
     **settings      # of `train_rl`
 ) -> dict:
     "What an adapter of RL is made from and with, beside what its trainer's settings say."
-    efficiency = weights.efficiency or ALGORITHMS[algo].get("efficiency", 0.)
+    efficiency = weights.efficiency or ALGORITHMS[algo].efficiency
     numbers = {name: value for name, value in settings.items() if name not in IDLE}
     return store.made_with(
         f"rl/{algo}",
@@ -63,7 +63,7 @@ def rl_made_with(
         levels=list(levels),
         language=language_print(tasks, levels),
         curriculum=curriculum,
-        algorithm=ALGORITHMS[algo],
+        algorithm=vars(ALGORITHMS[algo]),
         numbers=numbers)
 
 # %% ../nbs/05_reward.ipynb #8ecf540e

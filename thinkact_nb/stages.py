@@ -157,7 +157,7 @@ def __call__(self:Ppo):
     in_turns = (store.require("sft", "adapter_config.json") / TOLD).exists()
     if in_turns and self.algo != "ppo": raise UserError(f"--algo {self.algo}: this run learned turns, which take ppo")
     with quiet():
-        from thinkact_nb.ppo import train_rl
+        from thinkact_nb.trainer import train_rl
         from thinkact_nb.turn_rl import train_turns
         from thinkact_nb.reward import RewardWeights
         from thinkact_nb.tasks import TASKS

@@ -132,7 +132,7 @@ def train(
     callbacks=()     # transformers' callbacks
 ):
     "Train a trial."
-    from thinkact_nb.ppo import train_rl
+    from thinkact_nb.trainer import train_rl
     from thinkact_nb.sft import train_sft
     settings = {k: v for k, v in numbers.items() if not hasattr(store.profile, k)}
     if stage == "sft": train_sft(store, steps=steps, callbacks=callbacks, **settings)

@@ -170,6 +170,7 @@ def reinforcement(updates=4):
     from thinkact_nb.store import Store
     from thinkact_nb.model import load_model
     from thinkact_nb.ledger import log_rows
+    from thinkact_nb.sim import make_scene
     from thinkact_nb.trainer import rl_trainer
     from thinkact_nb.pool import SimPool
     class Clock(TrainerCallback):
@@ -188,7 +189,9 @@ def reinforcement(updates=4):
         make = lambda algo: rl_trainer(store, pool, algo, updates=updates, num_generations=4, save_strategy='no')
         ours, trainer = timed(make('ppo'))
         parts = make('grpo')
-        plain, _ = timed(GRPOTrainer(load_model(store.profile, store.run/'sft', trainable=True), parts.reward_funcs, parts.args, parts.train_dataset, processing_class=parts.processing_class))
+        def reward(completions, task, level, seed, **_):
+            return parts.source.judged([*map(make_scene, task, level, seed)], [c[0]['content'] for c in completions]).reward.tolist()
+        plain, _ = timed(GRPOTrainer(load_model(store.profile, store.run/'sft', trainable=True), reward, parts.args, parts.train_dataset, processing_class=parts.processing_class))
     tell('a PPO update of 64 texts; reference: plain GRPOTrainer, same batch and reward, same run', ours, 's', plain)
     rows = log_rows(trainer.state.log_history, trainer.args)[1:]
     for phase in ('generate', 'simulate', 'score', 'learn'): tell(f'share of a PPO update: {phase}', statistics.median(r[f'seconds_{phase}'] for r in rows)/ours, '', 1.)

@@ -15,7 +15,7 @@ from thinkact_nb.tasks import spread
 from thinkact_nb.data import make_dataset
 from thinkact_nb.evaluate import evaluate
 from thinkact_nb.think import THINKS, intervene, transplant
-from thinkact_nb.ppo import train_rl
+from thinkact_nb.trainer import train_rl
 from thinkact_nb.sft import train_sft
 from thinkact_nb.pool import SimPool
 

@@ -46,7 +46,7 @@ SAME = ('adapter_model.safetensors', 'value_head.safetensors', 'optimizer.pt', '
 SEAL = 'manifest.json'
 BEGUN = re.compile(r'(?P<inside>.+/checkpoints/)(?P<name>checkpoint-(?P<step>\d+))')
 # imported once, in a process that every machine is a copy of: on a busy computer they take longer than a tiny training
-HEAVY = ('timm', 'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer', 'thinkact_nb.ppo', 'thinkact_nb.evaluate', 'thinkact_nb.model')
+HEAVY = ('timm', 'trl.trainer.grpo_trainer', 'trl.trainer.sft_trainer', 'thinkact_nb.trainer', 'thinkact_nb.evaluate', 'thinkact_nb.model')
 FORKS = multiprocessing.get_context('forkserver')
 
 
@@ -148,7 +148,7 @@ def patient():
 
 def work(job, run, repo):
     "What a user would run, at a tiny size."
-    from thinkact_nb import data, evaluate, ppo, sft
+    from thinkact_nb import data, evaluate, sft, trainer
     from thinkact_nb.pool import SimPool
     from thinkact_nb.store import Store
     from thinkact_nb.tasks import spread
@@ -157,7 +157,7 @@ def work(job, run, repo):
         if job == 'sft':
             if not store.has('data'): data.make_dataset(18, store.begin('data'), pool), store.push('data')
             sft.train_sft(store, 0, True, steps=12, every=2, validation=2)
-        if job == 'ppo': ppo.train_rl(store, pool, resume=True, updates=4)
+        if job == 'ppo': trainer.train_rl(store, pool, resume=True, updates=4)
         if job == 'eval': evaluate.evaluate(store, ['expert', 'random', 'sft'], spread(18, seed=30_000_000), pool, resume=True)
     store.finish()
 
