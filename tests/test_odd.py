@@ -56,7 +56,7 @@ def test_a_command_without_streams_in_a_locale_that_is_not_utf8(tmp_path):
     shell = f'exec {sys.executable} -c "{MAIN}" {" ".join(ACT)} --run run >&- 2>error'
     done = python(None, '-c', shell, cwd=tmp_path, executable='bash', env=ASCII | dict(PYTHONIOENCODING='cp1252', RANK='', WORLD_SIZE='', LOCAL_RANK=''))
     assert done.returncode == 0, (tmp_path/'error').read_text(encoding='utf-8')[-800:]
-    made = tmp_path/'run'/'act'/'put_on-L0-7.png'
+    made = tmp_path/'run'/'act'/'put_on-L0-7-expert.png'
     assert made.read_bytes()[1:4] == b'PNG' and made.with_suffix('.mp4').read_bytes()[4:8] == b'ftyp'
     done = python(MAIN, *ACT, '--run', '한', cwd=tmp_path, env=dict(PYTHONIOENCODING='cp1252'))
     assert done.returncode == 0 and 'outcome      success' in done.stdout and 'picture      ?' in done.stdout and (tmp_path/'한/act').is_dir()
@@ -97,7 +97,7 @@ def test_without_ffmpeg_the_work_goes_on_without_films(tmp_path, monkeypatch, ca
     env.say.cache_clear()
     cli.main([*ACT, '--run', str(tmp_path/'run')])
     said = capsys.readouterr()
-    assert 'video        (none)' in said.out and 'no film is written: ffmpeg is not here' in said.err and [f.name for f in (tmp_path/'run/act').iterdir()] == ['put_on-L0-7.png']
+    assert 'video        (none)' in said.out and 'no film is written: ffmpeg is not here' in said.err and [f.name for f in (tmp_path/'run/act').iterdir()] == ['put_on-L0-7-expert.png']
     table = pd.read_parquet(store.kept('episodes.parquet'))
     [case] = pictures.cases(table[table.level == 'L0'], 'sft', 'ppo', 1)[:1]
     page = pictures.case_html(case, 'thinkact act')
