@@ -5,14 +5,17 @@
 Tables are scenes of level L0 with 3 to 6 things, drawn evenly from the nine tasks. "Where is the X?" is asked of every thing whose name is alone on
 its table; a *twin* is one with another thing of its colour beside it. A list counts as many things as it names rightly (colour and kind)."""
 import json
+import math
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+import numpy as np
 import torch
 import tyro
 from transformers import AutoModelForImageTextToText
+from standin_tables import Reasoner
 from thinkact_nb.tasks import spread
 from thinkact_nb.env import SPLITS, get_profile
 from thinkact_nb.words import STANDIN, load_processor
@@ -60,6 +63,48 @@ def summary(rows):
                 lists_whole=share("whole", lists), questions=len(where), twin_questions=len(twins), lists=len(lists))
 
 
+ASKED = dict(count=30, differs=30, far=110, extreme=120, room=40, relation=60)  # skills that are computed, and the tokens that an answer may have
+FAR = re.compile(rf"{NAME} is at {LOC}, (\d+) (in front|behind), (\d+) (right|left)(?:: (\d+) cm)?")
+
+
+def marks(skill, question, answer, text, bodies):
+    "What is right of an answer: lists of True and False by what is measured. `answer` is the true one."
+    said, true = ([(" ".join(m[:2]), m[2:]) for m in FAR.findall(t)] for t in (text, answer))
+    if skill == "far":
+        away = {b.name: math.dist(b.place, next(o for o in bodies if f"from the {o.name}?" in question).place) for b in bodies}
+        sign = lambda words: (int(words[2]) * (1 if words[3] == "in front" else -1), int(words[4]) * (1 if words[5] == "right" else -1))
+        told, wrong = dict(said), [False] * (max(len(said), len(true)) - len(true))  # things said that are not asked for
+        offsets = [name in told and max(abs(a - b) for a, b in zip(sign(told[name]), sign(t))) <= 1 for name, t in true]
+        near = [name in told and abs(int(told[name][6] or 999) - 100 * away[name]) <= 2 for name, _ in true]
+        return dict(offset=offsets + wrong, distance=near + wrong)
+    if skill == "room":
+        places = [re.findall(LOC, t)[-1:] for t in (text, answer)]
+        return dict(room=[bool(places[0]) and all(abs(int(a) - int(b)) <= 1 for a, b in zip(*(p[0] for p in places)))])
+    if skill == "count":
+        kinds = [set(re.findall(rf"(one|two|three|four) {NAME}", t)) for t in (text, answer)]
+        return dict(count=[kind in kinds[0] for kind in kinds[1]] + [False] * len(kinds[0] - kinds[1]))
+    last = lambda t: re.split(r"(?<=\.) ", t.strip())[-1]
+    chosen = lambda t: re.findall(NAME, last(t))[-1:] if skill == "extreme" else last(t)  # its distance may differ by what is seen
+    return {skill: [chosen(text) == chosen(answer)]}
+
+
+def reasoned(model, processor, scenes, images):
+    "Share of right answers for each skill that is computed, and how many were judged."
+    found = {}
+    for skill, most in ASKED.items():
+        asked = []
+        for i, scene in enumerate(scenes):
+            asker = Reasoner(np.random.default_rng([scene.seed, len(skill)]), scene.bodies)
+            one = asker.ask(skill)
+            if one:
+                asked.append((i, *one))
+        told = write(model, processor, [images[i] for i, *_ in asked], [question for _, question, _ in asked], max_new_tokens=most)
+        for (i, question, answer), text in zip(asked, told):
+            for name, right in marks(skill, question, answer, text, scenes[i].bodies).items():
+                found.setdefault(name, []).extend(right)
+    return {name: round(sum(right) / len(right), 4) for name, right in found.items()} | {f"{name}_n": len(right) for name, right in found.items()}
+
+
 @dataclass
 class Settings:
     "What to measure."
@@ -76,7 +121,7 @@ def main(settings: Settings):
     for name in ("NF4 as loaded", "float32"):
         start = time.time()
         model = load_base(profile) if name != "float32" else AutoModelForImageTextToText.from_pretrained(settings.folder, dtype=torch.float32).eval()
-        table[name] = summary(answers(model.eval(), processor, scenes, images)) | dict(seconds=round(time.time() - start))
+        table[name] = summary(answers(model.eval(), processor, scenes, images)) | reasoned(model, processor, scenes, images) | dict(seconds=round(time.time() - start))
         print(name, json.dumps(table[name]), flush=True)
     if settings.out:
         settings.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

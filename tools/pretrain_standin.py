@@ -3,13 +3,17 @@
     python tools/pretrain_standin.py --folder thinkact_nb/standin
 
 It plays the pretrained base model where no Gemma fits: it says what is on a table, how much of it, where, how far apart and which is nearest, in
-every colour and shape there is, and it repeats text. Under an hour on two idle CPU cores. Killed and called again it goes on from its last checkpoint,
-to the same weights. `pretraining.json` in the folder is the log: loss, and questions answered greedily about tables it never saw."""
+every colour and shape there is, and it repeats text. An hour and a half on two idle CPU cores. Killed and called again it goes on from its last
+checkpoint, to the same weights. `pretraining.json` in the folder is the log: loss, and questions answered greedily about tables it never saw.
+
+    python tools/pretrain_standin.py --start thinkact_nb/standin    # its last stage alone, from weights that see"""
+import itertools
 import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import numpy as np
 import torch
@@ -25,8 +29,8 @@ from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nCo
                           PreTrainedTokenizerFast, SiglipImageProcessor)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
-from check_standin import answers, summary, unseen_tables
-from standin_tables import LANGUAGE, Asker, repetition, table_of, words_scenes
+from check_standin import answers, reasoned, summary, unseen_tables
+from standin_tables import LANGUAGE, Asker, Driller, Reasoner, repetition, table_of, words_scenes
 from thinkact_nb.data import think_of
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.words import TURN_END
@@ -44,13 +48,14 @@ CROWDS = (1, 2, 8, 6)  # the most things on a table, in each set of tables; in t
 KINDS = ("block", "cylinder", "pad", "wall")  # what lies on the tables
 READY = .75         # share of first coordinates within two bins at which the next lesson begins
 EASY = ("where", "list_all", "list_kind")
+KNOWN_LOSS = .02    # nats below which a token is known
 
 
 # the model
 
 def corpus():
     "Texts that the tokenizer learns its pieces from."
-    scenes = words_scenes(TASKS, 150, 0)
+    scenes = words_scenes(tuple(TASKS), 150, 0)
     texts = [text for s in scenes for text in (s.instruction, think_of(s))]
     for seed in range(1500):
         texts += Asker(np.random.default_rng(seed), table_of(seed, 8).bodies)()
@@ -138,6 +143,19 @@ def quantized(model):
     return [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "language_model" in n and not any(s in n for s in SKIP)]
 
 
+def through_nf4(model):
+    "From now on these layers compute with what NF4 leaves of their weights."
+    for layer in quantized(model):
+        parametrize.register_parametrization(layer, "weight", NF4())
+
+
+def exact(model):
+    "Their weights as they are, again."
+    for layer in quantized(model):
+        if parametrize.is_parametrized(layer):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
 def weights_of(model):
     "The state dictionary under the names it has without NF4."
     return {k.replace("parametrizations.", "").replace(".original", ""): v for k, v in model.state_dict().items()}
@@ -222,6 +240,8 @@ class Packer:
         self.prefix = self.encode(f"<bos><start_of_turn>user\n\n\n{image}")  # as the processor writes it
         self.locs = torch.zeros(VOCABULARY + 32, dtype=torch.bool)
         self.locs[tokenizer.convert_tokens_to_ids([f"<loc{i:02d}>" for i in range(BINS)])] = True
+        self.numbers = self.locs.clone()
+        self.numbers[tokenizer.convert_tokens_to_ids([f"\u0120{i}" for i in range(100)])] = True
 
     def row(self, ask, length, most):
         "ids, labels, positions and turn (0: the image) of each token: turns until one does not fit, so that little is padding."
@@ -239,6 +259,28 @@ class Packer:
             turn += [number] * (len(asked) + len(told))
         return ids, labels, positions, turn
 
+    def text_row(self, asks, length):
+        "The same of turns that have no image: each is a text of its own. An answer may be pieces, of which some are to be learned."
+        ids, labels, positions, turn = [], [], [], []
+        for number in itertools.count(1):
+            asked = asks()
+            if not asked:
+                continue
+            question, answer = asked
+            pieces = [(answer, True)] if isinstance(answer, str) else answer
+            new = self.encode(f"<bos><start_of_turn>user\n{question}<end_of_turn>\n<start_of_turn>model\n")
+            due = [-100] * len(new)
+            for text, learned in (*pieces, ("<end_of_turn>\n", True)):
+                told = self.encode(text)
+                new += told
+                due += told if learned else [-100] * len(told)
+            if number > 1 and len(ids) + len(new) > length:
+                return ids, labels, positions, turn
+            ids += new
+            labels += due
+            positions += range(len(new))
+            turn += [number] * len(new)
+
     def __call__(self, rows):
         "A batch of rows: ids, labels, positions, and which token may look at which."
         longest = max(len(ids) for ids, *_ in rows)
@@ -255,7 +297,7 @@ class CaptionStage:
     language model's weights are those that NF4 will leave of them."""
     def __init__(self, model, run, processor):
         self.model, self.run, self.pack = model, run, Packer(processor.tokenizer)
-        self.texts = words_scenes(TASKS, 200, SPLITS["validation"] + SPLIT_SIZE - 1000)
+        self.texts = words_scenes(tuple(TASKS), 200, SPLITS["validation"] + SPLIT_SIZE - 1000)
         one, two, _, plain = (np.arange(*ends) for ends in zip(run.edges, run.edges[1:]))
         self.lessons = [one, two, plain, np.arange(run.edges[3])]
         self.tower = [*model.model.vision_tower.parameters()]
@@ -268,6 +310,10 @@ class CaptionStage:
     def rate_at(self, step):
         steps = self.run.settings.caption_steps
         return min(1, (step + 1) / 50) * min(1, max(.02, (steps - step) / (steps * .4)))
+
+    @property
+    def quantized_from(self):
+        return int(self.run.settings.caption_steps * .65)
 
     @property
     def last(self):
@@ -292,8 +338,8 @@ class CaptionStage:
 
     def step(self, step):
         settings = self.run.settings
-        if step == int(settings.caption_steps * .65):
-            self.quantize()
+        if step == self.quantized_from:
+            through_nf4(self.model)
         for parameter in self.tower:
             parameter.requires_grad_(self.last)
         rng = np.random.default_rng([settings.seed, 2, step])
@@ -320,10 +366,87 @@ class CaptionStage:
             self.lesson, self.good = self.lesson + 1, 0.
         return told
 
-    def quantize(self):
-        for layer in quantized(self.model):
-            parametrize.register_parametrization(layer, "weight", NF4())
+def undecided(losses):
+    "The mean loss of tokens that are not known yet: those that are would drown a choice, one word in a hundred, or a number."
+    return losses.sum() / max(16, (losses.detach() > KNOWN_LOSS).sum().item())
 
+
+class ReasonStage:
+    """Every number and every choice follows from what stands before it: look up, subtract, compare, count. First drills, texts of nothing but that; then
+    pictures too, whose soft tokens are computed once, since the tower has learned all that it will, and texts whose questions tell the places. In the last
+    part the weights are those that NF4 will leave of them."""
+    def __init__(self, model, run, processor):
+        self.model, self.run, self.pack = model, run, Packer(processor.tokenizer)
+        self.texts = words_scenes(tuple(TASKS), 200, SPLITS["validation"] + SPLIT_SIZE - 1000)
+        for parameter in (*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters()):
+            parameter.requires_grad_(False)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, run.settings.rate, weight_decay=.01, betas=(.9, .98))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate_at)
+        self.tables = np.arange(run.edges[1], run.edges[4])
+        self.odd = np.array([i for i, t in enumerate(self.tables) if Reasoner(None, run.scenes[t].bodies).differs()])
+        self.quantized_from = run.settings.quantized_from
+
+    @cached_property
+    def features(self):
+        "The soft tokens of all pictures, (tables, tokens, width)."
+        seen = []
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            for some in tqdm(np.array_split(self.tables, 200), "soft tokens"):
+                seen.append(self.model.model.get_image_features(self.run.images(some), return_dict=True).pooler_output.bfloat16())
+        return torch.cat(seen)
+
+    def rate_at(self, step):
+        steps = self.run.settings.reason_steps
+        return min(1, (step + 1) / 50) * min(1, max(.02, (steps - step) / (steps * .4)))
+
+    def drill(self, rng):
+        return self.pack.text_row(Driller(rng), self.run.settings.reason_length)
+
+    def told(self, rng):
+        ask = lambda: Reasoner(rng, self.run.scenes[int(rng.choice(self.tables))].bodies, told=True)()
+        return self.pack.text_row(ask, self.run.settings.reason_length)
+
+    def seen(self, rng, scene):
+        asker = Reasoner(rng, scene.bodies)
+        ask = lambda: repetition(rng, self.texts) if rng.random() < .05 else asker()
+        return self.pack.row(ask, self.run.settings.reason_length, 8)
+
+    def hidden(self, rows, pick=None):
+        "What the model makes of the tokens before those that are due, and these."
+        ids, labels, positions, seen = self.pack(rows)
+        masks = dict(full_attention=seen, sliding_attention=seen)
+        more = {} if pick is None else dict(mm_encoder_outputs=dict(image=BaseModelOutputWithPooling(pooler_output=self.features[pick].float())))
+        hidden = self.model.model(input_ids=ids, attention_mask=masks, position_ids=positions, **more).last_hidden_state
+        due = labels[:, 1:] >= 0
+        return hidden[:, :-1][due], labels[:, 1:][due]
+
+    def step(self, step):
+        settings = self.run.settings
+        if step == self.quantized_from:
+            through_nf4(self.model)
+        rng = np.random.default_rng([settings.seed, 3, step])
+        with torch.autocast("cpu", torch.bfloat16):
+            if step < settings.drill_steps:
+                parts = [self.hidden([self.drill(rng) for _ in range(8)])]
+            else:
+                pick = np.concatenate([rng.integers(len(self.tables), size=6), rng.choice(self.odd, 2)])
+                parts = [self.hidden([self.seen(rng, self.run.scenes[self.tables[i]]) for i in pick], pick),
+                         self.hidden([*(self.told(rng) for _ in range(2)), *(self.drill(rng) for _ in range(4))])]
+            hidden, label = map(torch.cat, zip(*parts))
+            logits = self.model.lm_head(hidden)
+        cap = self.model.config.text_config.final_logit_softcapping
+        logits = cap * (logits.float() / cap).tanh()
+        losses, numbers = F.cross_entropy(logits, label, reduction="none"), self.pack.numbers[label]
+        loss = sum(undecided(some) for some in (losses[numbers], losses[~numbers]))
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        counted = numbers & ~self.pack.locs[label]
+        right = (logits[counted].argmax(-1) == label[counted]).float().mean().item()
+        return dict(loss=loss.item(), number_loss=losses[counted].mean().item(), numbers_right=right, tokens=len(label))
 
 # the run
 
@@ -349,10 +472,14 @@ class Settings:
     length: int = 200       # tokens of an image and its questions
     turns: int = 3          # questions an image, at most
     rate: float = 1e-3
+    drill_steps: int = 800     # of the reasoning stage: arithmetic alone
+    reason_steps: int = 2100   # of the reasoning stage in all
+    quantized_from: int = 1700 # of these, the first with weights as NF4 leaves them
+    reason_length: int = 320   # tokens of its rows
     every: int = 250        # steps between two checkpoints
-    tables: int = 60        # L0 tables that are asked about at each checkpoint
+    tables: int = 60        # L0 tables that are asked about at each checkpoint; 0: none is
     stop_after: int | None = None  # steps of this call, to try it out
-    start: Path | None = None  # begin with these weights and the last lesson
+    start: Path | None = None  # begin the last stage with these weights
 
 
 class Run:
@@ -409,8 +536,8 @@ class Run:
             setattr(stage, name, value)
         if "head" in state:
             stage.head.load_state_dict(state["head"])
-        if isinstance(stage, CaptionStage) and state["step"] > int(self.settings.caption_steps * .65):
-            stage.quantize()
+        if state["step"] > getattr(stage, "quantized_from", state["step"]):
+            through_nf4(model)
         self.entries, self.start = state["entries"], time.time() - state["seconds"]
         return state["step"]
 
@@ -439,30 +566,43 @@ def save(model, processor, run):
     (run.settings.folder / "pretraining.json").write_text(json.dumps(run.entries, indent=0) + "\n", encoding="utf-8")
 
 
+def answers_of(model, processor, tables):
+    table = summary(answers(model, processor, *tables))
+    return {k: table[k] for k in ("coordinates_within_1", "found", "twins", "list_right")}
+
+
+def skills_of(model, processor, tables):
+    "What is seen, and what is computed."
+    skills = reasoned(model, processor, *tables)
+    return answers_of(model, processor, tables) | {k: v for k, v in skills.items() if not k.endswith("_n")}
+
+
 def main(settings: Settings):
     torch.manual_seed(settings.seed)
     run, processor = Run(settings), AutoProcessor.from_pretrained(settings.start) if settings.start else make_processor()
     model = Gemma3nForConditionalGeneration.from_pretrained(settings.start, dtype=torch.float32) if settings.start else make_model(processor.tokenizer)
     model.model.vision_tower.to(memory_format=torch.channels_last)
     print(sum(p.numel() for p in model.parameters()), "parameters")
-    tables = unseen_tables(settings.tables, SPLITS["validation"] + 500_000)
+    tables = settings.tables and unseen_tables(settings.tables, SPLITS["validation"] + 500_000)
 
-    def measure():
+    def measure(of=answers_of):
+        if not tables:
+            return {}
         model.eval()
         processor.tokenizer.eos_token = TURN_END["gemma3n"]  # an answer ends with its turn
-        table = summary(answers(model, processor, *tables))
+        found = of(model, processor, tables)
         processor.tokenizer.eos_token = "<eos>"
         model.train()
-        return {k: table[k] for k in ("coordinates_within_1", "found", "twins", "list_right")}
+        return found
 
-    if not settings.start and not (settings.work / "CaptionStage.pt").exists():
-        run.train(model, VisionStage(model, run, processor.tokenizer), settings.vision_steps, dict)
-    stage = CaptionStage(model, run, processor)
-    stage.lesson = len(stage.lessons) - 1 if settings.start else 0
-    run.train(model, stage, settings.caption_steps, measure)
-    for layer in quantized(model):
-        if parametrize.is_parametrized(layer):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+    if not settings.start and not (settings.work / "ReasonStage.pt").exists():
+        if not (settings.work / "CaptionStage.pt").exists():
+            run.train(model, VisionStage(model, run, processor.tokenizer), settings.vision_steps, dict)
+        run.train(model, CaptionStage(model, run, processor), settings.caption_steps, measure)
+        exact(model)
+        model.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in model.state_dict().items()})  # as a file would keep them
+    run.train(model, ReasonStage(model, run, processor), settings.reason_steps, lambda: measure(skills_of))
+    exact(model)
     save(model, processor, run)
 
 
