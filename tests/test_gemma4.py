@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     "Six layers, the last two of which use the keys and values of others. The words of acting are unused slots, as in Google's tokenizer."
     folder = tmp_path_factory.mktemp('tiny')/'base'
     folder.mkdir()
-    tokenizer = (m.STANDIN/'tokenizer.json').read_text(encoding='utf-8')
+    tokenizer = (words.STANDIN/'tokenizer.json').read_text(encoding='utf-8')
     slots = {w: f'<unused{i}>' for i, w in enumerate(m.WORDS)}
     for old, new in (NAMES | {f'<unused{i}>': f'<spare{i}>' for i in range(200)} | slots).items(): tokenizer = tokenizer.replace(json.dumps(old), json.dumps(new))
     (folder/'tokenizer.json').write_text(tokenizer, encoding='utf-8')

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 def folder(tmp_path_factory):
     "A random Gemma 3n of six layers, the last two of which use the keys and values of others; the stand-in's tokenizer."
     folder = tmp_path_factory.mktemp('tiny')/'base'
-    shutil.copytree(m.STANDIN, folder, ignore=shutil.ignore_patterns('*.safetensors'))
+    shutil.copytree(words.STANDIN, folder, ignore=shutil.ignore_patterns('*.safetensors'))
     config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
     config['text_config'] |= dict(num_hidden_layers=6, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, hidden_size=64, intermediate_size=[128]*6,
                                   activation_sparsity_pattern=[.95]*2 + [0.]*4, altup_num_inputs=4, num_attention_heads=2, num_key_value_heads=1)
@@ -135,7 +135,7 @@ def test_skip_list_patterns_match(profile):
 
 def test_four_bits_are_computed_rightly_where_they_are_used(profile):
     "Guard: the width of the stand-in. Each layer as it is loaded against its float twin: four bits cost a tenth, not more."
-    float_twin = Gemma3nForConditionalGeneration.from_pretrained(m.STANDIN, dtype=torch.float32)
+    float_twin = Gemma3nForConditionalGeneration.from_pretrained(words.STANDIN, dtype=torch.float32)
     model = m.load_base(get_profile('tiny'))
     layers = {n: x for n, x in model.named_modules() if isinstance(x, bitsandbytes.nn.Linear4bit)}
     assert len(layers) > 40
