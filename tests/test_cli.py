@@ -191,7 +191,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
 
 
 def test_what_is_imported():
-    heavy = "print([m for m in ('torch', 'transformers', 'pandas', 'matplotlib', 'pybullet', 'scipy') if m in sys.modules])"
+    heavy = "print([m for m in ('torch', 'transformers', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
     assert python(f'import sys, thinkact_nb.cli; {heavy}').stdout == '[]\n'
     light = 'sim', 'store', 'checkpoints'
     for said in (python(f'import sys, thinkact_nb.{module}; {heavy}').stdout for module in light): assert said and 'torch' not in said

@@ -14,6 +14,7 @@ from thinkact_nb import memory, model as m, words
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.store import Store
+from thinkact_nb.words import STANDIN
 from thinkact_nb.trainer import train_rl
 from thinkact_nb.sft import train_sft
 from thinkact_nb.pool import SimPool
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
     "Six layers, the last two of which use the keys and values of others. The words of acting are unused slots, as in Google's tokenizer."
     folder = tmp_path_factory.mktemp('tiny')/'base'
     folder.mkdir()
-    tokenizer = (words.STANDIN/'tokenizer.json').read_text(encoding='utf-8')
+    tokenizer = (STANDIN/'tokenizer.json').read_text(encoding='utf-8')
     slots = {w: f'<unused{i}>' for i, w in enumerate(m.WORDS)}
     for old, new in (NAMES | {f'<unused{i}>': f'<spare{i}>' for i in range(200)} | slots).items(): tokenizer = tokenizer.replace(json.dumps(old), json.dumps(new))
     (folder/'tokenizer.json').write_text(tokenizer, encoding='utf-8')
