@@ -148,4 +148,4 @@ def test_one_word_takes_it(tmp_path):
     "Guard: `Store` takes a profile's name, as the last section of each notebook gives it; None is what fits."
     assert Store(tmp_path/'run', 'gemma4').profile == get_profile('gemma4')
     assert Store(tmp_path/'run').profile.model == 'google/gemma-4-E2B-it'
-    with pytest.raises(UserError, match="unknown profile 'gemma5': choose from tiny, t4, large, gemma4"): Store(tmp_path/'other', 'gemma5')
+    with pytest.raises(UserError, match=r"unknown profile 'gemma5': did you mean gemma4\? Otherwise choose from tiny, t4, large, gemma4"): Store(tmp_path/'other', 'gemma5')
