@@ -410,7 +410,7 @@ def tell_left_out(
     listed = ", ".join(f"{task} {n}" for task, n in failed.items())
     if not kept:
         shutil.rmtree(folder / "parts")
-        for name in ("train.parquet", MADE): (folder / name).unlink()
+        for name in ("train.parquet", MADE): (folder / name).unlink(missing_ok=True)
         raise UserError(f"the expert solved none of {len(asked)} scenes ({listed}): look at a task's plan and success")
     if failed: say(f"the expert failed in {failed.total()} of {len(asked)} scenes, which are left out: {listed}")
 
