@@ -86,13 +86,17 @@ def value_loss(
     return .5 * (worse * mask).sum() / mask.sum()
 
 # %% ../nbs/06_ppo.ipynb #06000004
+def _above(earned, k):
+    "Each reward less the mean of its scene's, (scenes, k)."
+    of_scene = earned.view(-1, k)
+    return of_scene - of_scene.mean(1, keepdim=True)
+
 def against_group(
     earned:torch.Tensor, # (texts,): those of a scene stand together
     k:int                # texts of a scene
 ) -> torch.Tensor: # (texts,)
     "Each reward less the mean of its scene's, in their standard deviations."
-    of_scene = earned.view(-1, k)
-    above = of_scene - of_scene.mean(1, keepdim=True)
+    above = _above(earned, k)
     deviation = (above.pow(2).mean(1, keepdim=True) * (k / (k - 1))).sqrt()
     return (above / (deviation + 1e-4)).flatten()
 
@@ -101,8 +105,7 @@ def against_others(
     k:int                # texts of a scene
 ) -> torch.Tensor: # (texts,)
     "Each reward less the mean of the others of its scene."
-    of_scene = earned.view(-1, k)
-    above = of_scene - of_scene.mean(1, keepdim=True)
+    above = _above(earned, k)
     return (above * k / (k - 1)).flatten()  # that mean without its own k-th share
 
 # %% ../nbs/06_ppo.ipynb #06000006

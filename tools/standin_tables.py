@@ -100,24 +100,24 @@ class Asker:
         return "How many are there?", " ".join(f"{counted(n, name)}." for n, name in reversed(counts) if n < 5)
 
     def distances(self, pad):
-        "The pad, then every block with its distance, and which distance belongs to which block."
+        "The pad, then every block with its distance."
         bodies = (*self.in_order(self.blocks), pad)
         away = pad_distances(bodies)
         told = [self.say("away", cm=centimetres(away[i]), **mention(bodies[i])) for i in away]
-        return " ".join([self.seen([pad]), *told]), [(d, bodies[i]) for i, d in away.items()]
+        return " ".join([self.seen([pad]), *told])
 
     def far(self):
         pad, = self.pick([p for p in self.pads if p in self.alone])
-        return f"How far from the {pad.name}?", self.distances(pad)[0]
+        return f"How far from the {pad.name}?", self.distances(pad)
 
     def extreme(self):
         pad, = self.pick([p for p in self.pads if p in self.alone])
-        told, away = self.distances(pad)
+        told = self.distances(pad)
         word = str(self.rng.choice(["nearest", "farthest"]))
-        ranked = sorted(away, key=lambda entry: entry[0], reverse=word == "farthest")
-        if len(ranked) > 1 and abs(ranked[0][0] - ranked[1][0]) < ONE_NEAREST:
+        chosen = extreme_of(word, self.blocks, pad)
+        if not chosen:
             return None
-        end = self.say("choice", word=word, name=ranked[0][1].name)
+        end = self.say("choice", word=word, name=chosen.name)
         preposition = "to" if word == "nearest" else "from"
         return f"What is {word} {preposition} the {pad.name}?", f"{told} {end}"
 
@@ -135,12 +135,9 @@ class Asker:
 
     def relation(self):
         one, other = self.pick(self.alone, 2)
-        offset = np.subtract(one.place, other.place)
-        along = {relation: float(np.dot(offset, way)) for relation, way in RELATIONS.items()}
-        best, second = sorted(along.values())[:-3:-1]
-        if best - second < .04:
+        relation = relation_of(one, other)
+        if not relation:
             return None
-        relation = max(along, key=along.get)
         return f"How does the {one.name} lie to the {other.name}?", f"{self.seen([one, other])} The {one.name} is {relation} the {other.name}."
 
     def __call__(self):

@@ -1,27 +1,25 @@
 """The next language of thinks: every number follows in one step from what stands before it, and each sentence has one wording.
 
-    thinkact data --use benchmark/next/language.py --lang computed2
+    import language; make_dataset(900, folder, SimPool(0), lang="computed2")    # as sft.py does; --lang of the command line takes en and ko only
 
 `superlative` says offsets before distances, and each distance again before the name that it belongs to: what is compared is found again by its number,
 and the name is what follows there. (A name that stands before its number is not found: of drills, 53 % of names after 420 steps, against 95 % after 240
 for a name behind it.) The place of what was chosen is said once more, right before the plan, as in `match` and `odd_one_out`: without that, after 900
-demonstrations all choices were true and two of five actions took another block's place. It becomes the language of 02 when the stand-in of this folder becomes that of the package, since all results change with it."""
+demonstrations all choices were true and two of five actions took another block's place. It becomes the language of 02 when the stand-in of this folder becomes that
+of the package, since all results change with it."""
 import re
-import numpy as np
+import sys
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+from standin_tables import ONE, apart  # what the base was taught to say
 from thinkact_nb.data import CLAIMS, ENGLISH, LANGUAGES, ThinkWriter, mention, think_of
-from thinkact_nb.sim import COLOURS, SIZES, render_output, solve, to_bins
+from thinkact_nb.sim import COLOURS, SIZES, render_output, solve
 
 LAST = ("put", "there", "trade", "around")  # kinds of sentences of which the last wording is taken: it names the goal after the thing
 COMPUTED = {kind: forms[-1:] if kind in LAST else forms[:1] for kind, forms in ENGLISH.items()} | dict(
-    away=("The {name} is at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}.",), end=("The {word} one: {cm} cm to the {name}.",),
+    away=(ONE["away"],), end=(ONE["end"],),
     each=("So each one goes onto its pad.",), trade=("So the {block} goes there first.",))
 NAME = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})"
-
-
-def apart(body, other):
-    "How far a body is from another along each axis, in bins, and straight on, from these."
-    x, y = (a - b for a, b in zip(to_bins(*body.place), to_bins(*other.place)))
-    return dict(x=abs(x), ahead="in front" if x > 0 else "behind", y=abs(y), aside="right" if y > 0 else "left", cm=round(float(np.hypot(x, y))))
 
 
 class Computer(ThinkWriter):

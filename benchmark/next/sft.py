@@ -24,9 +24,9 @@ import language
 from thinkact_nb import model
 from thinkact_nb.data import claims, make_dataset
 from thinkact_nb.env import PROFILES, SPLITS, hardware
-from thinkact_nb.pool import SimPool, draw_scene, run_episode
+from thinkact_nb.pool import SimPool
+from thinkact_nb.reward import rollout
 from thinkact_nb.sft import train_sft
-from thinkact_nb.sim import parse_output
 from thinkact_nb.store import Store
 from thinkact_nb.tasks import spread
 from thinkact_nb.words import load_processor
@@ -51,19 +51,16 @@ class Settings:
 def judged(policy, profile, split, temperature):
     "What a policy's texts solve, and how many of their claims are true."
     scenes = spread(LOOKS[split], seed=SPLITS[split])
-    images = [draw_scene((scene, profile.image_size)) for scene in scenes]
-    texts = model.write(*policy, images, [s.instruction for s in scenes], max_new_tokens=profile.max_new_tokens, temperature=temperature, batch=profile.eval_batch)
-    said = [parse_output(text) for text in texts]
-    solved = [run_episode((scene, output.program)).success for scene, output in zip(scenes, said)]
-    tasks, found = {}, {}
-    for scene, output, success in zip(scenes, said, solved):
-        tasks.setdefault(scene.task, []).append(success)
-        for claim in claims(output.think, scene):
+    episodes = rollout(*policy, profile, scenes, SimPool(0), temperature=temperature)
+    solved, tasks, found = [episode.success for episode in episodes], {}, {}
+    for scene, episode in zip(scenes, episodes):
+        tasks.setdefault(scene.task, []).append(episode.success)
+        for claim in claims(episode.think, scene):
             found.setdefault(claim.kind, []).append(claim.true)
     share = lambda groups: {name: round(float(np.mean(values)), 3) for name, values in groups.items()}
     every = [true for values in found.values() for true in values]
     return dict(scenes=len(scenes), solved=sum(solved), share=round(float(np.mean(solved)), 4), by_task=share(tasks), true_claims=round(float(np.mean(every)), 4),
-                true_by_kind=share(found), texts=texts[:20])
+                true_by_kind=share(found), texts=[episode.output for episode in episodes[:20]])
 
 
 def main(settings: Settings):
