@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gpu-check export test mutants soak test-lerobot test-browser test-space test-colab test-tabs release-check site space bench notebooks standin standin-check clean
+.PHONY: help setup demo results gpu-check export test mutants soak test-lerobot test-browser test-space test-colab test-tabs release-check site space bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,9 @@ $(READY): settings.ini setup.py pyproject.toml
 
 demo: $(READY) ## the whole chain, from demonstrations to report, at demo size: runs/demo
 	$(BIN)/thinkact demo --run runs/demo
+
+results: $(READY) ## every number of the site from today's weights, what is outdated; killed it goes on; ARGS=--plan, --check or "--only loop"
+	$(BIN)/python tools/results.py $(ARGS)
 
 gpu-check: $(READY) ## loads Gemma, takes every kind of step once, writes receipts/here; on a CPU the stand-in, and Gemma's memory counted
 	$(BIN)/thinkact check gemma --shapes --out receipts/here

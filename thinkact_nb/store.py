@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'SHIPPED', 'SHIPPED_TURNS', 'TOLD', 'MAKES', 'COLAB', 'PAGES', 'BASELINES', 'ALGORITHMS', 'DRIVE', 'CONFIG',
-           'MODEL', 'ADAPTER', 'VARIES', 'COUNTS', 'SECRET', 'Algorithm', 'check_algorithm', 'add_algorithm',
-           'profile_fault', 'Store', 'foreign', 'fingerprint', 'base_version', 'remembered', 'kept']
+           'MODEL', 'ADAPTER', 'VARIES', 'COUNTS', 'SECRET', 'KINDS', 'Algorithm', 'check_algorithm', 'add_algorithm',
+           'profile_fault', 'Store', 'foreign', 'fingerprint', 'base_version', 'remembered', 'kept', 'outdated',
+           'outdated_note']
 
 # %% ../nbs/00c_store.ipynb #50dde540
 import hashlib, importlib.util, os, re, subprocess, tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from functools import partial
 from pathlib import Path
 from fastcore.basics import patch
@@ -526,3 +528,35 @@ def kept(
 ) -> Path:
     "A table of a long run."
     return PACKAGE / "tables" / name
+
+# %% ../nbs/00c_store.ipynb #re5u1702
+KINDS = dict(  # what decides a table; everything else is a program
+    base="former weights of the stand-in",
+    language="a former language",
+    turns="former sentences about mishaps",
+    physics="a former simulator")
+
+def outdated(
+    *names # tables, as `tables/made.json` has them; none: all
+) -> dict: # name: what it is of
+    "Which tables of the package are of former weights, of a former language or of a former program."
+    made, found = read_json(kept("made.json"), {str: dict}), {}
+    for name in names or made["tables"]:
+        of = made["tables"][name]["of"]
+        other = [KINDS.get(key, "a former program") for key, value in of.items() if made["now"].get(key) != value]
+        if other: found[name] = list(dict.fromkeys(other))
+    return found
+
+# %% ../nbs/00c_store.ipynb #re5u1703
+def outdated_note(
+    *names # tables that a page shows
+) -> str: # Markdown; empty if all are of today
+    "What a page says of its tables that are outdated."
+    tables, alike = read_json(kept("made.json"), {str: dict})["tables"], {}
+    for name, kinds in outdated(*names).items():
+        about = tables[name]
+        day = date.fromisoformat(about["day"])
+        how = f"{' and '.join(kinds)} (base {about['of']['base']}, {day.day} {day:%B} {day.year})"
+        then = "`make results` makes them again" if about.get("part") else "they stand here as history"
+        alike.setdefault((how, then), []).append(f"`{name}`")
+    return "\n\n".join(f"*Numbers from {', '.join(same)} are of {how}; {then}.*" for (how, then), same in alike.items())

@@ -16,13 +16,14 @@ from markupsafe import escape
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
-from thinkact_nb.store import ALGORITHMS, SHIPPED, kept
+from thinkact_nb.store import ALGORITHMS, SHIPPED, kept, outdated, outdated_note
 from thinkact_nb.think import claim_table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
+TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/episodes.parquet', 'tables/long_log.parquet', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {'nbs/index.ipynb': ('front.md.jinja', ''), 'README.ko.md': ('front.ko.md.jinja', 'nbs/')}  # template, and where its links begin
 
 
@@ -55,7 +56,8 @@ def runs(shipped=SHIPPED):
     long = of_run(table, read(tables/'long'/'config.json'), [rows.to_dict('records') for _, rows in log.groupby('seed')])
     first = table[table.level == long['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
-    return dict(demo=demo, long=long | dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink), arms=of_arms(), loop_run=of_loop())
+    return dict(demo=demo, long=long | dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink), arms=of_arms(), loop_run=of_loop(),
+                outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
 def of_arms():
