@@ -324,10 +324,10 @@ def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path,
 
 
 def test_the_committed_report_recomputes(tmp_path):
-    "Every number and figure of the long run's report, and what 09 printed of it, again from the committed tables; a changed table fails."
-    found = report.findings(report.long_run(tmp_path/'run'))
+    "Every number and figure of the report of the policies of 07, and what 09 printed of it, again from the committed tables; a changed table fails."
+    found = report.findings(report.kept_run(tmp_path/'run'))
     nbs = TABLES.parents[1]/'nbs'
-    page, cells = (nbs/'report_long_run.html').read_text(encoding='utf-8'), json.loads((nbs/'09_report.ipynb').read_text(encoding='utf-8'))['cells']
+    page, cells = (nbs/'report_policies.html').read_text(encoding='utf-8'), json.loads((nbs/'09_report.ipynb').read_text(encoding='utf-8'))['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
     log = found['training']['ppo']
     charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]

@@ -167,7 +167,7 @@ def test_no_resource_shares_the_name_of_a_page(project):
                                                  '_quarto.yml: the resource gone.html is not in nbs',
                                                  'first.html: not the file of that name in nbs: does a page share its name?']
     from linkcheck import resources
-    assert {'gallery.html', 'report_long_run.html', 'film.mp4'} <= set(resources(ROOT/'nbs')) and all((ROOT/'nbs'/name).is_file() for name in resources(ROOT/'nbs'))
+    assert {'gallery.html', 'report_policies.html', 'film.mp4'} <= set(resources(ROOT/'nbs')) and all((ROOT/'nbs'/name).is_file() for name in resources(ROOT/'nbs'))
 
 
 def test_outputs_on_a_page():

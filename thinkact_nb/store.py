@@ -526,7 +526,7 @@ def remembered(
 def kept(
     name:str # of a file in the package's `tables`
 ) -> Path:
-    "A table of a long run."
+    "A table of runs that took hours."
     return PACKAGE / "tables" / name
 
 # %% ../nbs/00c_store.ipynb #re5u1702

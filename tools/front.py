@@ -1,4 +1,4 @@
-"""What the front page says of the two runs whose tables come with the package: the block between the marks in nbs/index.ipynb
+"""What the front page says of the runs whose tables come with the package: the block between the marks in nbs/index.ipynb
 and README.ko.md, and the chart nbs/rates.svg. Every number of it is computed here.
 
     .venv/bin/python tools/front.py          # writes them; then `make export`, since README.md is written from the index
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/episodes.parquet', 'tables/long_log.parquet', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {'nbs/index.ipynb': ('front.md.jinja', ''), 'README.ko.md': ('front.ko.md.jinja', 'nbs/')}  # template, and where its links begin
 
 
@@ -33,31 +33,30 @@ def named(arm, first):
     return f'{kind.upper() if kind.isalpha() else kind}, seed {seed or first}'
 
 
-def of_run(table, config, logs):
-    "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons."
+def of_run(table, config, updates, minutes):
+    "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons. Minutes are of each seed."
     rl = [arm for arm in table.arm.unique() if arm.split()[0] in ALGORITHMS]
     found = rates(table, ['level']).set_index(['level', 'arm']).to_dict('index')
     levels = [dict(name=level, n=len(rows[rows.arm == 'sft']), sft=found[level, 'sft'],
                    rl=[dict(found[level, arm], arm=arm, name=named(arm, config['seed']), compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
-    updates = [len(log) for log in logs]
-    minutes = [sum(v for entry in log for k, v in entry.items() if k.startswith('seconds_') and v)/60 for log in logs]
     profile = config['profile']
-    return dict(demonstrations=profile['demonstrations'], episodes=updates[0]*profile['rl_batch'], minutes=minutes, rl=rl, levels=levels)
+    return dict(demonstrations=profile['demonstrations'], episodes=updates*profile['rl_batch'], minutes=minutes, rl=rl, levels=levels)
 
 
 def places_true(table, arm): return claim_table(table[table.arm == arm]).set_index('kind').true['place']
 
 
 def runs(shipped=SHIPPED):
-    "The demo's run and the long run, from their tables, logs and configurations."
-    tables, read = kept('episodes.parquet').parent, lambda file: json.loads(file.read_text(encoding='utf-8'))
-    demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), read(shipped/'config.json'), [read(file) for file in sorted(shipped.glob('rl/*/log.json'))])
-    table, log = pd.read_parquet(tables/'episodes.parquet'), pd.read_parquet(tables/'long_log.parquet')
-    long = of_run(table, read(tables/'long'/'config.json'), [rows.to_dict('records') for _, rows in log.groupby('seed')])
-    first = table[table.level == long['levels'][0]['name']]
+    "The demo's run, the policies that were judged on every level, the arms of 06c and the loop of 07d."
+    read = lambda file: json.loads(file.read_text(encoding='utf-8'))
+    log = read(shipped/'rl'/'ppo'/'log.json')
+    demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), read(shipped/'config.json'), len(log), [])
+    table, seeds = pd.read_parquet(kept('episodes.parquet')), read(kept('policies')/'seeds.json')
+    judged = of_run(table, read(kept('policies')/'config.json'), seeds[0]['updates'], [seed['minutes'] for seed in seeds])
+    first = table[table.level == judged['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
-    return dict(demo=demo, long=long | dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink), arms=of_arms(), loop_run=of_loop(),
-                outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
+    judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
+    return dict(demo=demo, judged=judged, arms=of_arms(), loop_run=of_loop(), outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
 def of_arms():
@@ -86,7 +85,7 @@ def block(found, template, at):
 
 def bars(found):
     "What the chart draws: (run and level, [(name of the policy, its rate with interval)])."
-    for run, title in (('demo', 'make demo'), ('long', 'long run')):
+    for run, title in (('demo', 'make demo'), ('judged', 'benchmark')):
         for level in found[run]['levels']:
             yield f'{title}\n{level["name"]}', [('SFT', level['sft']), *((r['name'], r) for r in level['rl'])]
 

@@ -58,7 +58,10 @@ PARTS = {
     "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index 07d start"),
     "loop_rl": Part(("tables/loop_rl",), TURNS, 130, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop" for seed in (0, 1, 2)),), "07e", ("loop",)),
     "arms": Part(("tables/arms",), LOOKS, 230, tuple((f"benchmark/arms.py {arm} --run {{run}}/arms",) for arm in ARMS), "index 06c 07b"),
-    "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/08b_pictures.ipynb nbs/09_report.ipynb",),), "index 08b 09", ("demo", "loop")),
+    "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
+    "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 90,
+                     (("benchmark/policies.py --arms {run}/arms --run {run}/policies",),), "index 07 07b 08b 09 11d", ("arms",)),
+    "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/08b_pictures.ipynb nbs/09_report.ipynb",),), "index 08b 09", ("demo", "loop", "policies")),
 }
 SHOWN = {  # what code of a page reads a table, and which
     r'kept\("([^"]+)"\)': r"tables/\1",
