@@ -66,8 +66,7 @@ PARTS = {
 SHOWN = {  # what code of a page reads a table, and which
     r'kept\("([^"]+)"\)': r"tables/\1",
     r'SHIPPED / "(?:eval|rl/ppo/log|config)': "standin/run",
-    r'check\.json"': "standin/check.json",
-    r'"(film|repair)\{?': r"nbs/\1.mp4"}
+    r'check\.json"': "standin/check.json"}
 NOTE = re.compile(r"Markdown\(outdated_note\((.*)\)\)\s*$")
 
 
@@ -163,7 +162,7 @@ def tell():
         for cell in nb["cells"]:
             if note_of(cell): cell["outputs"] = output(outdated_note(*note_of(cell)))
         if old != [said(cell) for cell in nb["cells"] if note_of(cell)]:
-            path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
             print(path.name)
     for tool in ("front.py", "readme.py"): subprocess.run([sys.executable, ROOT / "tools" / tool], check=True, cwd=ROOT)
 
