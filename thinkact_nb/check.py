@@ -102,7 +102,7 @@ def hollow_model(
     half = dtype == torch.float16
     if half: steady(model)
     rows = dict(embed_tokens=[*range(6, 6 + len(WORDS))])
-    lora = LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=.1, target_modules=TARGETS,
+    lora = LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=0., target_modules=TARGETS,
                       trainable_token_indices=rows, task_type="CAUSAL_LM")
     stay = lambda module, *args, **kwargs: module  # there is one device, and nothing to move
     with mock.patch.object(torch.nn.Module, "to", stay): model = get_peft_model(model, lora)

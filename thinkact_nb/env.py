@@ -179,18 +179,18 @@ class Profile:
 # %% ../nbs/00_env.ipynb #6303d823
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; few steps, for a demo of ten minutes.
-    Profile("tiny", "standin", "float32", image_size=128, max_new_tokens=150, lora_rank=16, demonstrations=2700,
-            sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=1e-2, rl_updates=8, rl_batch=256,
+    Profile("tiny", "standin", "float32", image_size=128, max_new_tokens=160, lora_rank=16, demonstrations=2700,
+            sft_batch=16, sft_micro_batch=16, sft_epochs=3, sft_learning_rate=5e-3, rl_updates=8, rl_batch=256,
             rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only;
-    # an expert's text has 131 tokens at most in English and 145 in Korean; a PPO step of two texts peaks at 9.0 GiB,
-    # of four at 10.5, a rollout at 12 (11b counts). The id is a mirror that asks for no login (Gemma's licence binds
+    # an expert's text has some 180 tokens at most in English and 195 in Korean (149 and 132 words, digits, marks and
+    # places, and Gemma made 1.2 and 1.5 of each in former texts); 11b counts what a step and a rollout need. The id is a mirror that asks for no login (Gemma's licence binds
     # all the same); Google's own is google/gemma-3n-E2B-it.
-    Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", image_size=256, max_new_tokens=160, lora_rank=16,
+    Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", image_size=256, max_new_tokens=200, lora_rank=16,
             demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=3, sft_learning_rate=2e-4, rl_updates=40,
             rl_batch=32, rl_micro_batch=2, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=100, eval_batch=16),
     # Gemma 3n E4B on 24 GB and more, in bfloat16.
-    Profile("large", "unsloth/gemma-3n-E4B-it", "bfloat16", image_size=256, max_new_tokens=160, lora_rank=32,
+    Profile("large", "unsloth/gemma-3n-E4B-it", "bfloat16", image_size=256, max_new_tokens=200, lora_rank=32,
             demonstrations=4000, sft_batch=16, sft_micro_batch=4, sft_epochs=1, sft_learning_rate=2e-4, rl_updates=100,
             rl_batch=64, rl_micro_batch=8, rl_epochs=2, rl_learning_rate=2e-5, eval_scenes=200, eval_batch=32))}
 # Gemma 4 E2B, under the Apache licence: the second family that 03 loads

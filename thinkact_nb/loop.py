@@ -291,7 +291,7 @@ def expert_turn(
     "What an expert thinks and does in a turn."
     carry = next_carry(look)
     if carry and look.turn == 0: return render_output(think_of(look.scene), carry_out(look, *carry))
-    tell = ThinkWriter(look.scene.seed + 7919 * look.turn, TURN_ENGLISH)
+    tell = ThinkWriter(TURN_ENGLISH)
     see = lambda i: tell.see(look.now.bodies[i])
     for kind, name in sorted(changed_since(look)):
         if name: tell(kind, block=name)

@@ -185,7 +185,7 @@ def lora_config(
     profile:Profile
 ) -> LoraConfig:
     "What is trained: low-rank adapters on seven projections per layer, and the rows of `WORDS`."
-    return LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=0.1, target_modules=TARGETS,
+    return LoraConfig(r=profile.lora_rank, lora_alpha=2 * profile.lora_rank, lora_dropout=0., target_modules=TARGETS,
                       trainable_token_indices=dict(embed_tokens=[*word_ids(profile)]), task_type="CAUSAL_LM")
 
 # %% ../nbs/03_model.ipynb #362b2bc8

@@ -24,7 +24,7 @@ from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Ch
 @dataclass(kw_only=True)
 class Data(Scenes):
     "Scenes to expert demonstrations, a dataset in data/. --seed: the first scene seed of the train split."
-    lang: Literal["en", "ko"] = "en"  # language of instructions and thinks
+    lang: Literal["en", "ko", "en_varied", "ko_varied"] = "en"  # of instructions and thinks; varied: five wordings a sentence
     turns: bool = False  # episodes of several turns, most with a mishap, for an agent that looks again
 
     def check(self):

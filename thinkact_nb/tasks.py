@@ -120,10 +120,12 @@ def _superlative(table):
     return Ask(bodies, ((order[0], len(bodies) - 1),), words)
 
 def _compare(scene, tell):
-    pad, distances = scene.bodies[scene.moves[0][1]], pad_distances(scene.bodies)
+    block, pad = (scene.bodies[i] for i in scene.moves[0])
     tell.see(pad)
-    for i in sorted(distances, key=lambda i: scene.bodies[i].rank): tell.see(scene.bodies[i], distances[i])
-    tell("choice", word=dict(scene.words)["extreme"].split()[0], name=first_move(scene)["block"])
+    movable = [b for b in scene.bodies if b.kind in MOVABLE]
+    for body in sorted(movable, key=lambda b: b.rank): tell.away(body, pad)
+    tell.extreme(dict(scene.words)["extreme"].split()[0], block, pad)
+    tell.see(block)
     tell("put", **first_move(scene))
 
 TASKS["superlative"] = Task("put the block farthest from or nearest to the pad on it", _superlative,

@@ -30,8 +30,7 @@ from transformers import (AutoProcessor, Gemma3nAudioFeatureExtractor, Gemma3nCo
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig, Gemma3nVisionConfig
 from check_standin import answers, reasoned, summary, unseen_tables
-from standin_tables import LANGUAGE, Asker, Driller, Reasoner, repetition, table_of, words_scenes
-from thinkact_nb.data import think_of
+from standin_tables import LANGUAGE, Asker, Driller, Reasoner, repetition, table_of, varied_think, words_scenes
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
 from thinkact_nb.words import TURN_END
 from thinkact_nb.model import SKIP
@@ -56,7 +55,7 @@ KNOWN_LOSS = .02    # nats below which a token is known
 def corpus():
     "Texts that the tokenizer learns its pieces from."
     scenes = words_scenes(tuple(TASKS), 150, 0)
-    texts = [text for s in scenes for text in (s.instruction, think_of(s))]
+    texts = [text for s in scenes for text in (s.instruction, varied_think(s))]
     for seed in range(1500):
         texts += Asker(np.random.default_rng(seed), table_of(seed, 8).bodies)()
     return texts + [f" {n} cm" for n in range(100)] * 20 + ["user\n\n\n", "model\n"] * 500
@@ -384,7 +383,9 @@ class ReasonStage:
         self.optimizer = torch.optim.AdamW(self.parameters, run.settings.rate, weight_decay=.01, betas=(.9, .98))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate_at)
         self.tables = np.arange(run.edges[1], run.edges[4])
-        self.odd = np.array([i for i, t in enumerate(self.tables) if Reasoner(None, run.scenes[t].bodies).differs()])
+        askers = [Reasoner(None, run.scenes[t].bodies) for t in self.tables]
+        self.odd = np.array([i for i, asker in enumerate(askers) if asker.differs()])
+        self.measured = np.array([i for i, asker in enumerate(askers) if "extreme" in asker.can()])
         self.quantized_from = run.settings.quantized_from
 
     @cached_property
@@ -430,7 +431,7 @@ class ReasonStage:
             if step < settings.drill_steps:
                 parts = [self.hidden([self.drill(rng) for _ in range(8)])]
             else:
-                pick = np.concatenate([rng.integers(len(self.tables), size=6), rng.choice(self.odd, 2)])
+                pick = np.concatenate([rng.integers(len(self.tables), size=3), rng.choice(self.measured, 3), rng.choice(self.odd, 2)])
                 parts = [self.hidden([self.seen(rng, self.run.scenes[self.tables[i]]) for i in pick], pick),
                          self.hidden([*(self.told(rng) for _ in range(2)), *(self.drill(rng) for _ in range(4))])]
             hidden, label = map(torch.cat, zip(*parts))
@@ -473,8 +474,8 @@ class Settings:
     turns: int = 3          # questions an image, at most
     rate: float = 1e-3
     drill_steps: int = 800     # of the reasoning stage: arithmetic alone
-    reason_steps: int = 2100   # of the reasoning stage in all
-    quantized_from: int = 1700 # of these, the first with weights as NF4 leaves them
+    reason_steps: int = 3600   # of the reasoning stage in all
+    quantized_from: int = 3000 # of these, the first with weights as NF4 leaves them
     reason_length: int = 320   # tokens of its rows
     every: int = 250        # steps between two checkpoints
     tables: int = 60        # L0 tables that are asked about at each checkpoint; 0: none is

@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 from functools import cache
 import numpy as np
-from thinkact_nb.data import ENGLISH, centimetres, counted, mention, think_of
+from thinkact_nb.data import ENGLISH, ThinkWriter, apart, counted, mention, think_of
 from thinkact_nb.sim import (BINS, CLEARANCE, KNOWN, MOVABLE, NEW, OUTER, SKILLS, Body, Scene, Table, loc_text,
-                             make_scene, solve, to_bins)
+                             make_scene, solve)
 from thinkact_nb.tasks import RELATIONS, pad_distances
 
 LANGUAGE = ["<think>", "</think>", "<action>", "</action>", *SKILLS, *(f"<loc{i:02d}>" for i in range(BINS))]
@@ -99,28 +99,6 @@ class Asker:
         counts = sorted((len(list(group)), name) for name, group in groups)
         return "How many are there?", " ".join(f"{counted(n, name)}." for n, name in reversed(counts) if n < 5)
 
-    def distances(self, pad):
-        "The pad, then every block with its distance."
-        bodies = (*self.in_order(self.blocks), pad)
-        away = pad_distances(bodies)
-        told = [self.say("away", cm=centimetres(away[i]), **mention(bodies[i])) for i in away]
-        return " ".join([self.seen([pad]), *told])
-
-    def far(self):
-        pad, = self.pick([p for p in self.pads if p in self.alone])
-        return f"How far from the {pad.name}?", self.distances(pad)
-
-    def extreme(self):
-        pad, = self.pick([p for p in self.pads if p in self.alone])
-        told = self.distances(pad)
-        word = str(self.rng.choice(["nearest", "farthest"]))
-        chosen = extreme_of(word, self.blocks, pad)
-        if not chosen:
-            return None
-        end = self.say("choice", word=word, name=chosen.name)
-        preposition = "to" if word == "nearest" else "from"
-        return f"What is {word} {preposition} the {pad.name}?", f"{told} {end}"
-
     def room(self):
         "Where eleven centimetres beside a thing is, if that is on the table and free."
         thing, = self.pick(self.alone)
@@ -142,10 +120,8 @@ class Asker:
 
     def __call__(self):
         "One question and its answer."
-        can = dict(where=(.34, self.alone), list_all=(.17, True), list_kind=(.09, True), count=(.06, True), room=(.1, self.alone),
+        can = dict(where=(.43, self.alone), list_all=(.22, True), list_kind=(.11, True), count=(.07, True), room=(.12, self.alone),
                    relation=(.05, len(self.alone) > 1))
-        measured = self.blocks and [p for p in self.pads if p in self.alone]
-        can |= dict(far=(.07, measured), extreme=(.12, measured))
         names = [name for name, (_, possible) in can.items() if possible and (self.kinds is None or name in self.kinds)]
         weights = np.array([can[name][0] for name in names])
         while True:
@@ -156,15 +132,7 @@ class Asker:
 
 
 ONE = {kind: forms[0] for kind, forms in ENGLISH.items()}  # the wording that demonstrations have
-ONE["away"] = "The {name} is at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}."  # a number is found again by itself, and then what follows it
-ONE["end"] = "The {word} one: {cm} cm to the {name}."
 ONE["apart"] = "The {name} is at {loc}, {x} {ahead}, {y} {aside}."
-
-
-def apart(body, other):
-    "How far a body is from another along each axis, in bins, as a think says it, and straight on, from these."
-    x, y = (a - b for a, b in zip(to_bins(*body.place), to_bins(*other.place)))
-    return dict(x=abs(x), ahead="in front" if x > 0 else "behind", y=abs(y), aside="right" if y > 0 else "left", cm=round(np.hypot(x, y)))
 
 
 def placed(rng, bodies):
@@ -182,6 +150,9 @@ class Reasoner(Asker):
 
     def say(self, kind, **words):
         return ONE[kind].format(**words)
+
+    def count(self):
+        return "How many are there?", counts_of(self.bodies)
 
     def far_from(self, other, blocks):
         away = [(apart(b, other), b) for b in self.in_order(blocks)]
@@ -202,7 +173,7 @@ class Reasoner(Asker):
         if not end:
             return None
         preposition = "to" if word == "nearest" else "from"
-        told = self.say("end", word=word, name=end.name, cm=apart(end, pad)["cm"])
+        told = self.say("extreme", word=word, name=end.name, cm=apart(end, pad)["cm"])
         return f"What is {word} {preposition} the {pad.name}?", f"{self.far_from(pad, self.blocks)} {told}"
 
     def differs(self):
@@ -224,7 +195,7 @@ class Reasoner(Asker):
         named = self.blocks and all(b in self.alone for b in self.blocks)
         measured = named and [p for p in self.pads if p in self.alone]
         seen = not self.told
-        can = dict(where=(.08 * seen, self.alone), list_all=(.2 * seen, True), list_kind=(.06 * seen, True), count=(.14 if seen else .06, True),
+        can = dict(where=(.08 * seen, self.alone), list_all=(.2 * seen, True), list_kind=(.06 * seen, True), count=(.25 if seen else .06, True),
                    differs=(.3, self.differs()), room=(.06, self.alone), relation=(.06, len(self.alone) > 1),
                    far=(.1, measured), far_one=(.04, len(self.alone) > 1), extreme=(.24, measured and len(self.blocks) > 1))
         return {name: weight for name, (weight, possible) in can.items() if weight and possible}
@@ -261,6 +232,12 @@ def relation_of(one, other):
     along = {relation: float(np.dot(np.subtract(one.place, other.place), way)) for relation, way in RELATIONS.items()}
     best, second = sorted(along.values())[:-3:-1]
     return max(along, key=along.get) if best - second >= .04 else None
+
+
+def counts_of(bodies):
+    "How many there are of each name, in the order in which a list names them."
+    names = [b.name for b in sorted(bodies, key=lambda b: b.rank)]
+    return " ".join(f"{counted(names.count(name), name)}." for name in dict.fromkeys(names))
 
 
 def groups_of(bodies):
@@ -300,7 +277,7 @@ class Driller:
         return pieces + [self.end(word, end.name, apart(end, pad)["cm"])] if end else pieces
 
     def end(self, word, name, cm):
-        return " " + ONE["end"].format(word=word, name=name, cm=cm), True
+        return " " + ONE["extreme"].format(word=word, name=name, cm=cm), True
 
     def compare(self):
         "Which of some numbers is the least or the most."
@@ -337,11 +314,23 @@ class Driller:
         told = self.seen([things[i] for i in self.rng.permutation(n + 1)])
         return [(f"{told} Which one differs?", False), (odd_of([(n, crowd.name), (1, one.name)]), True)]
 
+    def count(self):
+        kinds = self.things(int(self.rng.integers(1, 5)))
+        things = [kind for kind in kinds for _ in range(int(self.rng.choice([1, 2, 3, 4], p=[.5, .2, .2, .1])))][:7]
+        things = [replace(b, x=x, y=y) for b, (x, y) in zip(things, self.rng.uniform(*np.transpose(OUTER), (len(things), 2)).tolist())]
+        told = self.seen([things[i] for i in self.rng.permutation(len(things))])
+        return [(f"{told} How many are there?", False), (counts_of(things), True)]
+
     def __call__(self):
         "The question, and the pieces of its answer."
-        name = str(self.rng.choice(["far", "compare", "room", "relation", "differs"], p=[.5, .2, .07, .07, .16]))
+        name = str(self.rng.choice(["far", "compare", "room", "relation", "differs", "count"], p=[.45, .18, .07, .07, .13, .1]))
         (question, _), *pieces = getattr(self, name)()
         return question, pieces
+
+
+def varied_think(scene):
+    "A think in any of the wordings."
+    return think_of(scene, ThinkWriter(seed=scene.seed))
 
 
 def repetition(rng, scenes):
@@ -353,7 +342,7 @@ def repetition(rng, scenes):
         if kind < .3:
             pieces.append(scene.instruction)
         elif kind < .7:
-            pieces.append(str(rng.choice(re.split(r"(?<=\.) ", think_of(scene)))))
+            pieces.append(str(rng.choice(re.split(r"(?<=\.) ", varied_think(scene)))))
         elif kind < .85:
             pieces.append(str(rng.choice(LANGUAGE)))
         else:
