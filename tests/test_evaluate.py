@@ -301,6 +301,38 @@ def test_claim_table_counts():
     assert found.true == .5 and (found.success_if_true, found.success_if_false) == (1, 0)
 
 
+@pytest.mark.parametrize('think, denied', [
+    ('I see two red blocks and one red block.', ['one and two red block']), ('I see two red blocks and one blue block.', []),
+    ('The red block is at <loc30><loc20>. The red block is at <loc33><loc20>.', ['two places of the red block']),
+    ('The red block is at <loc30><loc20>. The red block is at <loc32><loc18>.', []),
+    ('I see two red blocks and one blue block. The red block is at <loc30><loc20>. The red block is at <loc40><loc20>.', []),
+    ('The red pad is at <loc30><loc40>. The red block is at <loc40><loc20>, 10 in front, 20 left: 22 cm to the red block.', []),
+    ('The red pad is at <loc30><loc40>. The red block is at <loc40><loc20>, 10 behind, 20 left: 22 cm to the red block.', ['the offset of the red block']),
+    ('The red pad is at <loc30><loc40>. The red block is at <loc40><loc20>, 10 in front, 20 left: 25 cm to the red block.', ['the distance of the red block']),
+    ('12 cm to the red block. 20 cm to the blue block. The nearest one: 20 cm to the blue block.', ['the nearest is not the blue block']),
+    ('12 cm to the red block. 20 cm to the blue block. The farthest one: 20 cm to the blue block.', []),
+    ('12 cm to the red block. The nearest one: 20 cm to the red block.', ['two distances of the red block']),
+    ('The odd one is the red block. So the blue block goes onto the red pad.', ['what is chosen is not carried']),
+    ('The odd one is the red block. So the red block goes onto the red pad.', []), ('', []), ('<loc1 12 cm é', [])])
+def test_a_think_may_deny_itself(think, denied):
+    "Guard: what cannot hold together is found by hand-made cases, each a bin or a centimetre from one that can."
+    assert th.contradictions(think) == denied
+
+
+def test_a_constant_answer_has_no_variety():
+    "Guard: `hollow`. Twelve for every distance is sometimes true, and says nothing; an expert's values vary as an expert's do."
+    rows = table(a=[1]*40).assign(think=[th.think_in(expert(s)) for s in spread(40, ['superlative'])], task='superlative')
+    rows['seed'] = [s.seed for s in spread(40, ['superlative'])]
+    rows['level'], rows['perturbed'] = 'L0', ''
+    constant = rows.assign(arm='b', think=rows.think.str.replace(r'\d+ cm', '12 cm', regex=True))
+    found = th.hollow(pd.concat([rows, constant])).set_index(['arm', 'kind'])
+    assert (found.loc['a', ['true', 'variety']] == 1).all(axis=None)
+    assert found.variety['b', 'distance'] < .1 and 0 < found.true['b', 'distance'] < .5 and found.variety['b', 'place'] == 1
+    assert th.perplexity([1, 2, 3, 4]) == pytest.approx(4) and th.perplexity(['x']*9) == 1 and th.perplexity([]) == 0
+    by_task = th.truth_by_task(pd.concat([rows, constant])).set_index('arm')
+    assert by_task.contradictions['a'] == 0 < by_task.contradictions['b'] and by_task.true['a'] == 1 > by_task.true['b']
+
+
 @pytest.mark.parametrize('name', ['episodes', 'interventions'])
 def test_committed_tables_are_what_physics_says(name):
     rows = pd.read_parquet(TABLES/f'{name}.parquet')

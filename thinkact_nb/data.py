@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGLISH', 'NUMBERS', 'CLAIMS', 'LANGUAGES', 'PROBES', 'PART', 'COLUMNS', 'DEEP', 'mention', 'apart', 'counted',
-           'ThinkWriter', 'think_of', 'expert', 'Claim', 'claims', 'grounding', 'mistaken', 'in_english',
+           'ThinkWriter', 'think_of', 'expert', 'Claim', 'stated', 'claims', 'grounding', 'mistaken', 'in_english',
            'check_language', 'demonstration', 'language_print', 'rows_made_with', 'as_row', 'demonstrate',
            'made_in_parts', 'tell_left_out', 'make_dataset', 'card', 'add_card', 'picture', 'row_fault', 'is_turn',
            'read_dataset']
@@ -257,6 +257,13 @@ class Claim(NamedTuple):
 _NAMED = re.compile("|".join([rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)})", *RELATIONS,
                               "farthest", "nearest", "matching", "odd"]))
 
+def stated(
+    think:str # or a whole text
+) -> list[tuple[str, re.Match, dict]]: # a name in `CLAIMS`, where it stands, and what it names
+    "What a think states, found by form alone: whether it is true takes a scene."
+    named = lambda m: {name: text for name, text in m.groupdict().items() if text}
+    return [(kind, m, named(m)) for kind, forms in CLAIMS.items() for form in forms for m in form.finditer(think)]
+
 def claims(
     think:str,  # or a whole text
     scene:Scene,
@@ -264,11 +271,9 @@ def claims(
 ) -> list[Claim]: # in the order of the think
     "What a think claims about a scene. Any text is read; what is no claim is skipped."
     found = []
-    for kind, forms in CLAIMS.items():
-        for m in (m for form in forms for m in form.finditer(think)):
-            said = {name: text for name, text in m.groupdict().items() if text}
-            about = kind, *sorted(_NAMED.findall(m[0]))
-            found.append(Claim(kind, m[0], *m.span(), about, _true(kind, said, scene, also)))
+    for kind, m, said in stated(think):
+        about = kind, *sorted(_NAMED.findall(m[0]))
+        found.append(Claim(kind, m[0], *m.span(), about, _true(kind, said, scene, also)))
     return sorted(found, key=lambda claim: (claim.start, claim.kind, claim.text))
 
 def grounding(
