@@ -627,3 +627,26 @@ def test_texts_scored_by_length_score_as_they_stand(tmp_path):
         with torch.no_grad(): return [x*mask for x in trainer.score(trainer.model, cut, size, entropy=True, critic=trainer.value_head)]
     for three, all_ in zip(score(3), score(None)): torch.testing.assert_close(three, all_, atol=1e-4, rtol=1e-4)
     assert part['completion_mask'].sum() > 0
+
+
+def test_what_is_held_back_is_counted_by_the_sign_of_its_advantage():
+    "Guard: `report_step`. Below 1 - clip a ratio is beyond the region only if the advantage would push it further down, above 1 + clip only up."
+    logged, change = {}, torch.tensor([[.5, .5, 2., 2., 1.]]).log()
+    trainer = SimpleNamespace(args=SimpleNamespace(epsilon=.2), log_mean=lambda **found: logged.update(found))
+    advantages, mask = torch.tensor([[-1., 1., -1., 1., 1.]]), torch.ones(1, 5)
+    rl.ReportingTrainer.report_step(trainer, change, torch.zeros(1, 5), advantages, mask)
+    assert logged['clip_ratio/region_mean'] == pytest.approx(2/5)
+    advantages[0, 0] = 1.  # what was pushed down too far is now to be pulled back
+    rl.ReportingTrainer.report_step(trainer, change, torch.zeros(1, 5), advantages, mask)
+    assert logged['clip_ratio/region_mean'] == pytest.approx(1/5)
+
+
+def test_a_few_texts_of_a_task_are_not_believed():
+    "Guard: `RIDGE`. A fact of all tasks alike is worth what it earned; one of a single task is doubted like a hundred tokens that earned nothing."
+    width = critic.facts_width()
+    alike = len(critic.PRIVILEGED)
+    for fact, worth in ((0, 1.), (alike, 50/150)):
+        squares, products = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+        squares[fact, fact], products[fact] = 50., 50.  # fifty tokens, each of which earned 1
+        found = critic.ValueHead(4, width).fitted(squares, products)
+        assert found[fact].item() == pytest.approx(worth, rel=1e-3) and not found[torch.arange(width) != fact].any()

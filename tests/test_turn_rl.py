@@ -1,6 +1,8 @@
 "PPO on turns: advantages through an episode, what the critic is told, and a trainer whose rows are turns."
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from thinkact_nb.store import ALGORITHMS, SHIPPED, Store
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.think import claim_table
 from thinkact_nb.trainer import rl_trainer, train_rl
+from thinkact_nb import turn_rl
 from thinkact_nb.turn_rl import STATE, Turns, train_turns, turn_dataset, turn_facts
 from thinkact_nb.turns import MIX, loop_episodes
 
@@ -173,3 +176,19 @@ def test_each_scene_may_have_its_own_mishap():
     alone = [loop_episodes('expert', scenes[:1], SimPool(0), SMALL, disturb=name)[0] for name in MIX]
     assert [p.outcome for p in together] == [p.outcome for p in alone]
     assert turn_dataset(scenes, None, 64)['mishap'][:] == list(MIX)
+
+
+def test_a_rollout_goes_on_with_scenes_that_it_has_not_played(monkeypatch):
+    "Guard: `play_turns`. Episodes that end after one look leave turns to be played, in the scenes that come next."
+    asked = []
+    def one_look(policy, scenes, pool, profile, turns, mishaps):
+        asked.extend(scenes)
+        looks = [SimpleNamespace(scene=scene, turn=0) for scene in scenes]
+        policy.written |= {(scene, 0): (look, [1]) for scene, look in zip(scenes, looks)}
+        return [SimpleNamespace(turns=[(look, '')]) for look in looks]
+    monkeypatch.setattr(turn_rl, 'loop_episodes', one_look)
+    rows = [dict(task='put_on', level='L0', seed=seed, mishap='') for seed in range(10)]
+    store = SimpleNamespace(profile=get_profile('tiny'))
+    trainer = SimpleNamespace(source=SimpleNamespace(store=store), seconds=dict(generate=0., simulate=0.), clock=lambda _: nullcontext())
+    found = turn_rl.play_turns(rows, trainer, None)
+    assert [turn.look.scene.seed for turn in found] == list(range(10)) and len(asked) == 10

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+from fastcore.basics import patch
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 from .env import UserError, check_name, renderer, say
@@ -27,17 +28,13 @@ from .tasks import RELATIONS, TASKS, first_move, pad_distances, see_first_move, 
 from .pool import SimPool, own_world
 
 # %% ../nbs/02_data.ipynb #4099622d
+_SEEN = ("The {name} is at {loc}", "I see the {name} at {loc}", "There is {a} {name} at {loc}",
+         "Here the {name} is at {loc}", "Now I see {a} {name} at {loc}")
+_NEXT = "The", "So the", "That makes the", "Of these the", "Here the"
 ENGLISH = dict(
-    seen=("The {name} is at {loc}.", "I see the {name} at {loc}.", "There is {a} {name} at {loc}.",
-          "Here the {name} is at {loc}.", "Now I see {a} {name} at {loc}."),
-    away=("The {name} is at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}.",
-          "I see the {name} at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}.",
-          "There is {a} {name} at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}.",
-          "Here the {name} is at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}.",
-          "Now I see {a} {name} at {loc}, {x} {ahead}, {y} {aside}: {cm} cm to the {name}."),
-    extreme=("The {word} one: {cm} cm to the {name}.", "So the {word} one: {cm} cm to the {name}.",
-             "That makes the {word} one: {cm} cm to the {name}.", "Of these the {word} one: {cm} cm to the {name}.",
-             "Here the {word} one: {cm} cm to the {name}."),
+    seen=tuple(f"{said}." for said in _SEEN),
+    away=tuple(said + ", {x} {ahead}, {y} {aside}: {cm} cm to the {name}." for said in _SEEN),
+    extreme=tuple(said + " {word} one: {cm} cm to the {name}." for said in _NEXT),
     choice=("The {word} one is the {name}.", "So the {word} one is the {name}.", "The {name} is the {word} one.",
             "That makes the {name} the {word} one.", "The {word} one must be the {name}."),
     count=("I see {most} and {least}.", "There are {most} and {least}.", "I count {most} and {least}.",
@@ -62,7 +59,6 @@ ENGLISH = dict(
            "I put the {block} aside there.", "First I take the {block} there."),
     around=("So the {block} goes around its end.", "I carry the {block} around its end.", "So I go around its end.",
             "I take the {block} past its end.", "The way leads around its end."))
-
 
 # %% ../nbs/02_data.ipynb #134d9eff
 NUMBERS = ("no", "one", "two", "three", "four")
@@ -106,35 +102,40 @@ class ThinkWriter:
         "Say where a body is."
         self("seen", **mention(body))
 
-    def away(self, body:Body, other:Body):
-        "Say where a body is, how far from another along each axis, and how far straight on."
-        self("away", **apart(body, other), **mention(body))
-
-    def extreme(self,
-        word:str, # nearest or farthest
-        body:Body,
-        other:Body
-    ):
-        "Say which body is nearest to another or farthest from it: its distance again, then its name."
-        self("extreme", word=word, name=body.name, cm=apart(body, other)["cm"])
-
-    def count(self, *parts): # two of (how many, the name of one)
-        "Say how many there are of the most and of the least."
-        self("count", **dict(zip(("most", "least"), (counted(*part) for part in parts))))
-
-    def room(self,
-        place,            # x, y, metres
-        relation:str="",  # a name in `RELATIONS`: beside what
-        goal:str=""
-    ):
-        "Say that a place is free, beside something if a relation is given."
-        if relation: self("beside", relation=relation, goal=goal, loc=loc_text(*place))
-        else: self("free", loc=loc_text(*place))
-
     def say(self, wordings, **words):
         "One of several wordings, its places filled."
         chosen = wordings[0] if self.rng is None else str(self.rng.choice(wordings))
         return chosen.format(**{name: self.word(value) for name, value in words.items()})
+
+# %% ../nbs/02_data.ipynb #134d9f01
+@patch
+def away(self:ThinkWriter, body:Body, other:Body):
+    "Say where a body is, how far from another along each axis, and how far straight on."
+    self("away", **apart(body, other), **mention(body))
+
+@patch
+def extreme(self:ThinkWriter,
+    word:str, # nearest or farthest
+    body:Body,
+    other:Body
+):
+    "Say which body is nearest to another or farthest from it: its distance again, then its name."
+    self("extreme", word=word, name=body.name, cm=apart(body, other)["cm"])
+
+@patch
+def count(self:ThinkWriter, *parts): # two of (how many, the name of one)
+    "Say how many there are of the most and of the least."
+    self("count", **dict(zip(("most", "least"), (counted(*part) for part in parts))))
+
+@patch
+def room(self:ThinkWriter,
+    place,            # x, y, metres
+    relation:str="",  # a name in `RELATIONS`: beside what
+    goal:str=""
+):
+    "Say that a place is free, beside something if a relation is given."
+    if relation: self("beside", relation=relation, goal=goal, loc=loc_text(*place))
+    else: self("free", loc=loc_text(*place))
 
 
 # %% ../nbs/02_data.ipynb #073d709e
@@ -162,13 +163,14 @@ def expert(
 # %% ../nbs/02_data.ipynb #7f16b782
 _NAME, _LOC = rf"({'|'.join(COLOURS)}) ({'|'.join(SIZES)})", r"<loc(\d\d)><loc(\d\d)>"
 _RELATION, _WORD = f"({'|'.join(RELATIONS)})", "(farthest|nearest|matching|odd)"
+_AXES = r"(?P<x>\d+) (?P<ahead>in front|behind), (?P<y>\d+) (?P<aside>right|left)"
 CLAIMS = {kind: [re.compile(form) for form in forms] for kind, forms in dict(
     place=(rf"(?P<c>{_NAME}) (?:is )?at (?P<l>{_LOC})",
            rf"[Aa]t (?P<l>{_LOC}) (?:is|I see) (?:the|an?) (?P<c>{_NAME})"),
     distance=(rf"(?P<c>{_NAME}) (?:is )?at {_LOC}, (?P<n>\d+) cm away",
               rf"[Aa]t {_LOC} (?:is|I see) (?:the|an?) (?P<c>{_NAME}), (?P<n>\d+) cm away",
               rf"(?P<n>\d+) cm to the (?P<c>{_NAME})"),
-    offset=(rf"(?P<c>{_NAME}) (?:is )?at {_LOC}, (?P<x>\d+) (?P<ahead>in front|behind), (?P<y>\d+) (?P<aside>right|left)",),
+    offset=(rf"(?P<c>{_NAME}) (?:is )?at {_LOC}, {_AXES}",),
     choice=(rf"(?P<w>{_WORD}) one (?:is|must be) the (?P<c>{_NAME})",
             rf"(?P<w>farthest|nearest) one: \d+ cm to the (?P<c>{_NAME})",
             rf"(?P<c>{_NAME}) (?:is )?the (?P<w>{_WORD}) one"),

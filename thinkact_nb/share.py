@@ -23,16 +23,13 @@ from .data import (COLUMNS, LANGUAGES, NUMBERS, PART, ThinkWriter, demonstrate, 
                               row_fault, think_of)
 
 # %% ../nbs/02b_share.ipynb #affa880f
+_SEEN = ("{name:은} {loc}에 있다", "{name:이} {loc}에 보인다", "{name}의 위치는 {loc}이다", "여기 {name:이} {loc}에 있다",
+         "이제 {name:은} {loc}에 보인다")
+_NEXT = "", "그러니 ", "따라서 ", "이 중 ", "여기 "
 KOREAN = dict(
-    seen=("{name:은} {loc}에 있다.", "{name:이} {loc}에 보인다.", "{name}의 위치는 {loc}이다.", "여기 {name:이} {loc}에 있다.",
-          "이제 {name:은} {loc}에 보인다."),
-    away=("{name:은} {loc}에 있다, {x} {ahead}, {y} {aside}: {cm} cm 거리에 {name}.",
-          "{name:이} {loc}에 보인다, {x} {ahead}, {y} {aside}: {cm} cm 거리에 {name}.",
-          "{name}의 위치는 {loc}, {x} {ahead}, {y} {aside}: {cm} cm 거리에 {name}.",
-          "여기 {name:이} {loc}에 있다, {x} {ahead}, {y} {aside}: {cm} cm 거리에 {name}.",
-          "이제 {name:은} {loc}에 보인다, {x} {ahead}, {y} {aside}: {cm} cm 거리에 {name}."),
-    extreme=("{word} 것: {cm} cm 거리에 {name}.", "그러니 {word} 것: {cm} cm 거리에 {name}.", "따라서 {word} 것: {cm} cm 거리에 {name}.",
-             "이 중 {word} 것: {cm} cm 거리에 {name}.", "여기 {word} 것: {cm} cm 거리에 {name}."),
+    seen=tuple(f"{said}." for said in _SEEN),
+    away=tuple(said + ", {x} {ahead}, {y} {aside}: {cm} cm 거리에 {name}." for said in _SEEN),
+    extreme=tuple(said + "{word} 것: {cm} cm 거리에 {name}." for said in _NEXT),
     choice=("{word} 것은 {name}이다.", "그러니 {word} 것은 {name}이다.", "{name:이} {word} 것이다.", "따라서 {name:이} {word} 것이다.",
             "{word} 것은 틀림없이 {name}이다."),
     count=("{most:과} {least:이} 보인다.", "{most:과} {least:이} 있다.", "세어 보면 {most:과} {least:이} 있다.",

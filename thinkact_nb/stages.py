@@ -24,7 +24,8 @@ from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Ch
 @dataclass(kw_only=True)
 class Data(Scenes):
     "Scenes to expert demonstrations, a dataset in data/. --seed: the first scene seed of the train split."
-    lang: Literal["en", "ko", "en_varied", "ko_varied"] = "en"  # of instructions and thinks; varied: five wordings a sentence
+    # language of instructions and thinks; varied: five wordings for each kind of sentence
+    lang: Literal["en", "ko", "en_varied", "ko_varied"] = "en"
     turns: bool = False  # episodes of several turns, most with a mishap, for an agent that looks again
 
     def check(self):

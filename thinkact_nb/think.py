@@ -176,9 +176,12 @@ def hollow(
         episodes = [(row["think"], scene_of(row)) for row in some.to_dict("records")]
         said, true, due = {}, {}, {}
         for think, scene in episodes:
-            for kind, value in _values(think): said.setdefault(kind, []).append(value)
-            for claim in claims(think, scene): true.setdefault(claim.kind, []).append(claim.true)
-            for kind, value in _values(think_of(scene)): due.setdefault(kind, []).append(value)
+            for kind, value in _values(think):
+                said.setdefault(kind, []).append(value)
+            for claim in claims(think, scene):
+                true.setdefault(claim.kind, []).append(claim.true)
+            for kind, value in _values(think_of(scene)):
+                due.setdefault(kind, []).append(value)
         for kind in (kind for kind in VALUES if kind in said):
             n, right = len(true[kind]), sum(true[kind])
             low, high = proportion_confint(right, n, method="wilson")
@@ -201,14 +204,18 @@ def contradictions(
 ) -> list[str]: # a line each
     "Statements of a think that cannot hold together, whatever the scene. Any text is read."
     said = {kind: [] for kind in VALUES}
-    for kind, _, words in stated(think): said[kind].append(words)
+    for kind, _, words in stated(think):
+        said[kind].append(words)
     counts, places, away, found = {}, {}, {}, []
-    for s in said["count"]: counts.setdefault(s["c"], set()).add(s["n"])
+    for s in said["count"]:
+        counts.setdefault(s["c"], set()).add(s["n"])
     for s in said["place"]:
         one = counts.get(s["c"], {"one"}) == {"one"}  # of several things of a name each may have its place
-        if one and _far(places.setdefault(s["c"], _bins(s)), _bins(s)): found.append(f"two places of the {s['c']}")
+        if one and _far(places.setdefault(s["c"], _bins(s)), _bins(s)):
+            found.append(f"two places of the {s['c']}")
     for s in said["distance"]:
-        if abs(away.setdefault(s["c"], int(s["n"])) - int(s["n"])) > 2: found.append(f"two distances of the {s['c']}")
+        if abs(away.setdefault(s["c"], int(s["n"])) - int(s["n"])) > 2:
+            found.append(f"two distances of the {s['c']}")
     twice = [f"{' and '.join(sorted(n))} {name}" for name, n in counts.items() if len(n) > 1]
     return [*twice, *found, *_miscounted(said, places, away), *_denied(said, away)]
 
@@ -218,15 +225,21 @@ def _miscounted(said, places, away):
     for s in said["offset"]:
         name, offset = s["c"], _signed(s)
         straight = math.hypot(*offset)
-        if pad and name in places and _far(np.subtract(places[name], pad), offset): yield f"the offset of the {name}"
-        if abs(straight - away.get(name, straight)) > 2: yield f"the distance of the {name}"
+        if pad and name in places and _far(np.subtract(places[name], pad), offset):
+            yield f"the offset of the {name}"
+        if abs(straight - away.get(name, straight)) > 2:
+            yield f"the distance of the {name}"
 
+
+# %% ../nbs/07b_think.ipynb #b5000007
 def _denied(said, away):
     "Choices that what was measured or what is carried denies."
     chosen, found = {s["c"] for s in said["choice"]}, []
+    ends = dict(nearest=min, farthest=max)
     for s in said["choice"]:
-        gap = {"nearest": lambda d: d - min(away.values()), "farthest": lambda d: max(away.values()) - d}.get(s["w"])
-        if gap and s["c"] in away and gap(away[s["c"]]) > 2: found.append(f"the {s['w']} is not the {s['c']}")
+        there = s["w"] in ends and s["c"] in away
+        if there and abs(away[s["c"]] - ends[s["w"]](away.values())) > 2:
+            found.append(f"the {s['w']} is not the {s['c']}")
     carried = {s["c"] for s in said["plan"] if "c" in s}
     return found + ["what is chosen is not carried"] * bool(chosen and carried and not chosen & carried)
 
@@ -242,6 +255,7 @@ def truth_by_task(
         told = dict(thinks=len(some), claims=len(true), true=share, contradictions=denied)
         rows.append(dict(task=task, arm=arm) | told)
     return pd.DataFrame(rows)
+
 
 # %% ../nbs/07b_think.ipynb #a5760ed4
 def changed(
