@@ -78,6 +78,9 @@ def main(settings: Settings):
     profile = replace(PROFILES["tiny"], demonstrations=settings.n, sft_learning_rate=settings.rate)
     name = f"{settings.n}-{steps}-{settings.rate:g}-{settings.dropout:g}-{settings.lang}-{settings.seed}"
     store = Store(settings.run / name, profile, seed=0)
+    kept = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.exists() else {}
+    if name in kept and (store.run / "done").exists():
+        return print(name, "is there")
     if not store.has("data"):
         make_dataset(settings.n, store.begin("data"), SimPool(0), seed=SPLITS["train"], lang=settings.lang)
         store.push("data")
@@ -86,10 +89,11 @@ def main(settings: Settings):
     seconds = round(time.time() - start)
     policy = model.load_model(profile, str(store.run / "sft")), load_processor(profile)
     found = {f"{split}, T = {t:g}": judged(policy, profile, split, t) for split, t in (("validation", 0.), ("validation", 1.), ("test", 0.))}
-    kept = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.exists() else {}
+    kept = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.exists() else {}  # two runs may go on at a time
     asked = {k: v for k, v in vars(settings).items() if not isinstance(v, Path)} | dict(steps=steps)
     kept[name] = asked | dict(seconds=seconds, loss=float(log.loss.dropna().iloc[-1]), cpus=hardware()["cpus"]) | found
     settings.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    (store.run / "done").touch()
     for asked, row in found.items():
         print(asked, {k: v for k, v in row.items() if k != "texts"}, flush=True)
 
