@@ -28,8 +28,8 @@ from thinkact_nb.think import THINKS, intervene, transplant
 class Settings:
     "Which policies, and how much."
     arms: Path = Path("runs/benchmark")  # where benchmark/arms.py trained
-    sft: str = "sft-900"                 # a folder there
-    rl: tuple[str, ...] = tuple(f"900-ppo-0.0004-16-seed{seed}" for seed in range(3))  # folders there; the first begins `ppo`
+    sft: str = "sft-180"                 # a folder there
+    rl: tuple[str, ...] = tuple(f"180-ppo-0.0004-48-seed{seed}" for seed in range(3))  # folders there; the first begins `ppo`
     levels: tuple[str, ...] = ("L0", "L1", "L2", "L3")
     test: int = 306                      # scenes of each level
     run: Path = Path("runs/policies")
