@@ -48,7 +48,7 @@ from thinkact_nb.reward import with_mishaps
 from thinkact_nb.sft import train_sft
 from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, TOLD, Store, kept
 from thinkact_nb.tasks import spread
-from thinkact_nb.turns import TURN_THINKS, OtherThinks, make_turns, run_loop
+from thinkact_nb.turns import TURN_THINKS, make_turns, other_thinks, run_loop
 from thinkact_nb.words import load_processor
 
 ARMS = dict(open=("looks", 1, False), again=("looks", TURNS, False), once=("turns", 1, True), closed=("turns", TURNS, True))  # training, turns, memory
@@ -113,7 +113,7 @@ def exchanged(settings, pool, store, closed):
     mishaps = [names[i % len(names)] for i in range(len(scenes))]
     own = pd.concat([closed[(closed.task == s.task) & (closed.seed == s.seed) & (closed.mishap == m)] for s, m in zip(scenes, mishaps)]).assign(arm="own")
     for kind in (kind for kind in TURN_THINKS if kind != "own"):
-        other = judged(settings, pool, store.profile, store.run / "sft", f"think-{kind}", partial(OtherThinks, kind=kind, profile=store.profile),
+        other = judged(settings, pool, store.profile, store.run / "sft", f"think-{kind}", partial(other_thinks, kind=kind, profile=store.profile),
                        disturb=mishaps, arm=kind)
         found[kind] = asdict(compare(pd.concat([own, other], ignore_index=True), "own", kind))
         print("thinks", Comparison(**found[kind]), flush=True)

@@ -227,7 +227,7 @@ from dataclasses import replace
 from thinkact_nb.critic import facts, facts_width
 from thinkact_nb.data import expert
 from thinkact_nb.env import PROFILES
-from thinkact_nb.evaluate import ARMS
+from thinkact_nb.evaluate import arm_names
 from thinkact_nb.pool import SimPool
 from thinkact_nb.trainer import train_rl
 from thinkact_nb.sim import make_scene
@@ -238,7 +238,7 @@ scene = make_scene('later', 'L0', 3)
 told = facts([expert(scene), '.'], scene)
 store = Store('run', replace(PROFILES['tiny'], rl_batch=8, rl_micro_batch=4, max_new_tokens=24), shipped=True)
 log = train_rl(store, SimPool(0), 'mine+lam', updates=1, tasks=('later',))
-print('mine+lam' in ARMS, told.shape == (2, facts_width()), told[1].sum() == 8, len(log) == 1, store.has('rl/mine+lam'), (store.run/'rl/mine+lam/value_head.safetensors').exists())
+print('mine+lam' in arm_names(), told.shape == (2, facts_width()), told[1].sum() == 8, len(log) == 1, store.has('rl/mine+lam'), (store.run/'rl/mine+lam/value_head.safetensors').exists())
 """
 WITHOUT_TORCH = """
 import sys
@@ -350,9 +350,11 @@ def test_what_comes_with_the_package_is_acted_evaluated_exported_and_reported(tm
 
 def test_act_asks_the_repository_who_acts():
     "Guard: on a fresh machine with --hub the base acted, which was never taught, since only the folder was looked at."
-    from thinkact_nb.evaluate import ADAPTERS
-    on_hub = lambda *stages: SimpleNamespace(shipped=False, has=lambda stage, file: stage in stages)
-    found = [cli.Act(task='put_on', hub='you/robot').policy(on_hub(*stages), ADAPTERS) for stages in (('sft', 'rl/ppo'), ('sft',), ())]
+    class OnHub(Store):
+        shipped = False
+        def __init__(self, *stages): self.stages = stages
+        def has(self, stage, file): return stage in self.stages
+    found = [cli.Act(task='put_on', hub='you/robot').best(OnHub(*stages)) for stages in (('sft', 'rl/ppo'), ('sft',), ())]
     assert found == ['ppo', 'sft', 'base']
 
 

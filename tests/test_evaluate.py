@@ -171,40 +171,50 @@ def test_interventions_are_corrected_by_holm():
     assert not np.allclose(sorted(found.p_holm), sorted(found.p*3/np.array([1, 2, 3])))
 
 
-def scripted(monkeypatch):
-    "Arms that write down which of them thought and which acted; what `act` was asked for."
-    asked = []
-
-    def evaluate(store, arms, scenes, pool, seed=0, resume=False):
-        return pd.DataFrame(dict(output=[f'<think>{arms[0]} on {s.seed}</think><action></action>' for s in scenes]))
-
-    def act(store, arm, scenes, pool, starts=None, name=None, seed=0):
-        asked.append((arm, name, starts))
-        return completed(table(**{name: [1]*len(scenes)})).assign(weights=arm)
-    monkeypatch.setattr(th, 'evaluate', evaluate)
-    monkeypatch.setattr(th, 'act', act)
-    return asked
+def thinker(name, asked):
+    "A policy that writes down who thought; `asked` gets who was made to act, and after what."
+    def answer(looks, begun=None):
+        if begun: asked.append((name, begun))
+        return [f'<think>{name} on {look.scene.seed}</think><action></action>' for look in looks]
+    return ev.Policy(name, f'weights of {name}', answer)
 
 
-def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(monkeypatch, tmp_path):
+def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(tmp_path):
     "Guard: with the arms exchanged, RL's thinks would be credited with what RL's actions do."
-    asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(2, ['put_on'])
-    rows = th.transplant(store, 'ppo', 'sft', scenes, None)
-    assert asked == [('sft', 'ppo>sft', ['<think>ppo on 0</think><action>', '<think>ppo on 1</think><action>'])]
+    asked, store, scenes = [], Store(tmp_path/'run', get_profile('tiny'), new=True), spread(2, ['put_on'])
+    rows = th.transplant(store, thinker('ppo', asked), thinker('sft', asked), scenes, SimPool(0))
+    assert asked == [('sft', ['<think>ppo on 0</think><action>', '<think>ppo on 1</think><action>'])]
     kept = pd.read_parquet(store.path('eval')/'interventions.parquet')
-    assert rows.arm.unique().tolist() == kept.arm.unique().tolist() == ['ppo>sft']
+    assert rows.arm.unique().tolist() == kept.arm.unique().tolist() == ['ppo>sft'] and set(kept.weights) == {'weights of sft'}
 
 
-def test_an_intervention_puts_in_the_think_of_its_kind(monkeypatch, tmp_path):
+def test_an_intervention_puts_in_the_think_of_its_kind(tmp_path):
     "Guard: own, none, another scene's and the oracle's think go before the same arm's action."
-    asked, store, scenes = scripted(monkeypatch), Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
+    asked, store, scenes = [], Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
     kinds = ('own', 'none', 'another', 'first 75 %', 'oracle')
-    for kind in kinds: th.intervene(store, 'ppo', kind, scenes, None)
-    assert [(arm, name) for arm, name, _ in asked] == [('ppo', f'ppo:{kind}') for kind in kinds]
-    thinks = [[s.removeprefix('<think>').removesuffix('</think><action>') for s in starts] for *_, starts in asked]
+    rows = [th.intervene(store, thinker('ppo', asked), kind, scenes, SimPool(0)) for kind in kinds]
+    assert [name for name, _ in asked] == ['ppo']*5 and [set(table.arm) for table in rows] == [{f'ppo:{kind}'} for kind in kinds]
+    thinks = [[s.removeprefix('<think>').removesuffix('</think><action>') for s in begun] for _, begun in asked]
     assert thinks[0] == ['ppo on 0', 'ppo on 1', 'ppo on 2'] and thinks[1] == ['']*3
     assert thinks[2] == ['ppo on 1', 'ppo on 2', 'ppo on 0']
     assert thinks[3] == ['ppo on']*3 and thinks[4] == [th.think_in(expert(s)) for s in scenes]
+    for none in ('expert', 'random', lambda image, instruction: ''):
+        with pytest.raises(UserError, match='has no model'): th.intervene(store, none, 'own', scenes, None)
+
+
+def test_a_policy_without_a_model_is_given_no_beginning(tmp_path):
+    "Guard: the expert would write a whole text of its own, and the table call it another's think."
+    with pytest.raises(UserError, match='one that has a model'): ev.act(Store(tmp_path/'run', get_profile('tiny')), 'expert', spread(1), SimPool(0), ['<think></think>'])
+
+
+def test_rows_are_taken_again_by_what_wrote_them(tmp_path):
+    "Guard: of a policy with weights as long as they are the same, of one that reads the scene as long as it writes the same, of any other never."
+    store, scenes, asked = Store(tmp_path/'run', get_profile('tiny')), spread(2, ['put_on']), []
+    def policy(weights, sees, said): return ev.Policy('mine', weights, lambda looks, begun=None: asked.append(said) or [said]*len(looks), sees)
+    wrote = lambda one: (asked.clear(), ev.evaluate(store, [one], scenes, SimPool(0), resume=True).output[0])[1]
+    assert wrote(policy('a', True, 'x')) == 'x' and wrote(policy('a', True, 'y')) == 'x' and wrote(policy('b', True, 'y')) == 'y'
+    assert wrote(policy('', True, 'x')) == 'x' and wrote(policy('', True, 'y')) == 'y'
+    assert wrote(policy('', False, 'y')) == 'y' and asked == ['y'] and wrote(policy('', False, 'x')) == 'x' and asked == ['x', 'x']
 
 
 def test_another_think_is_of_the_same_task():

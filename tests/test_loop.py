@@ -245,7 +245,7 @@ def test_the_command_line_teaches_turns_from_end_to_end(tmp_path, capsys):
     "data --turns, sft, ppo, act --turns; and an adapter says that it learned turns where the demonstrations are gone."
     import shutil
     from thinkact_nb.cli import main
-    from thinkact_nb.turns import policy_of
+    from thinkact_nb.turns import turn_policy
     from thinkact_nb.store import TOLD, Store
     run = ['--run', str(tmp_path / 'run')]
     few = ['--set', 'rl_batch=8,rl_micro_batch=4,max_new_tokens=24,sft_batch=8,sft_micro_batch=8']
@@ -258,7 +258,7 @@ def test_the_command_line_teaches_turns_from_end_to_end(tmp_path, capsys):
     import pandas as pd
     assert pd.read_parquet(table).groupby('seed')['sample'].max().max() > 0 and (store.run / 'sft' / TOLD).exists()
     shutil.rmtree(store.run / 'data')
-    assert policy_of(store, 'ppo')[1]
+    assert turn_policy('ppo', store).remembers
     main(['act', *run, '--task', 'put_on', '--seed', '3', '--turns', '2', '--disturb', 'push'])
     assert 'turn 2' in capsys.readouterr().out
     with pytest.raises(SystemExit): main(['ppo', *run, '--algo', 'grpo', '--updates', '1', *few])

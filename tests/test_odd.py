@@ -185,7 +185,7 @@ def test_functions_refuse_what_is_no_seed():
     from thinkact_nb import evaluate, share, sim, tasks, trainer, tune
     short = pd.DataFrame(dict(arm=['a', 'b']))
     for odd in (-1, 1.5, 2**64, None, True, '3'):
-        for take in (lambda: sim.make_scene('put_on', 'L0', odd), lambda: env.seed_all(odd), lambda: share.stream_dataset('a/b', odd), lambda: evaluate.act(None, 'ppo', [], None, seed=odd),
+        for take in (lambda: sim.make_scene('put_on', 'L0', odd), lambda: env.seed_all(odd), lambda: share.stream_dataset('a/b', odd),
                      lambda: evaluate.compare(short, 'a', 'b', odd), lambda: trainer.rl_trainer(None, None, seed=odd), lambda: tune.Study(None, seed=odd)):
             with pytest.raises(UserError, match='give a whole number from 0'): take()
     for seed in (100, 10**6):

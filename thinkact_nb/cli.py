@@ -88,17 +88,16 @@ def recorded(self:Act, scene):
 @patch
 def begin(self:Act):
     "The run; where there is none, one of the stand-in, which runs anywhere."
-    free = self.table or not self.arm or self.arm in ("expert", "random")  # needs nothing that was trained
+    with quiet(): from thinkact_nb.evaluate import POLICIES
+    free = self.table or not self.arm or self.arm in POLICIES  # needs nothing that was trained
     return self.lent(new=bool(free))
 
 @patch
-def policy(self:Act, store, adapters):
+def best(self:Act, store):
     "Who acts: what was asked for, else the best of the run, else of the package, else the base."
     if self.arm: return self.arm
-    mine = next((arm for arm in ("ppo", "sft") if store.has(adapters[arm], "adapter_config.json")), None)
-    if mine: return mine
-    if not store.shipped: return "base"
-    return f"turns={SHIPPED_TURNS}" if self.turns > 1 else "ppo"
+    if store.shipped and self.turns > 1: return f"turns={SHIPPED_TURNS}"
+    return [*store.trained("ppo"), *store.trained("sft"), "base"][0]
 
 # %% ../nbs/12_cli.ipynb #ad78efae
 @patch
@@ -108,7 +107,7 @@ def __call__(self:Act):
         from thinkact_nb import evaluate, sim
         from thinkact_nb.world import World
         from thinkact_nb.pool import FPS, SimPool, filmed
-    arm = self.policy(store, evaluate.ADAPTERS)
+    arm = self.best(store)
     scene = sim.make_scene(self.task, self.level, self.seed)
     if self.turns > 1 or self.disturb: return self.in_turns(store, arm, scene)
     row = self.recorded(scene) if self.table else None
@@ -137,11 +136,9 @@ def check_turns(self:Act):
 def in_turns(self:Act, store, arm, scene):
     "One episode of several turns, printed and filmed."
     with quiet():
-        from thinkact_nb import evaluate
-        from thinkact_nb.turns import act_turns, policy_of
-    who, remember = policy_of(store, arm)
-    act_turns(who, scene, store.path("act"), store.profile, self.turns, self.disturb, remember,
-              arm=evaluate.name_of(arm))
+        from thinkact_nb.turns import act_turns, turn_policy
+    policy = turn_policy(arm, store)
+    act_turns(policy, scene, store.path("act"), store.profile, self.turns, self.disturb, arm=policy.name)
 
 # %% ../nbs/12_cli.ipynb #b3909195
 @patch
@@ -186,10 +183,9 @@ class Export(Simulated):
 def merged(self:Export, store):
     "A policy with its adapter in its weights."
     with quiet():
-        from thinkact_nb.evaluate import ADAPTERS, adapter_of
+        from thinkact_nb.evaluate import adapter_of
         from thinkact_nb.release import merge
-    there = [a for a in ("ppo", "sft") if (store.run / ADAPTERS[a] / "adapter_config.json").exists()]
-    arm = self.arm or next(iter(there), "ppo" if store.shipped else "sft")
+    arm = self.arm or [*store.trained("ppo"), "sft"][0]
     adapter = adapter_of(store, arm)
     if not adapter: raise UserError(f"arm {arm!r} has no adapter to merge: choose one that was trained")
     print(path_text(merge(store.profile, adapter, self.out)))

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from .env import (PROFILES, SPLITS, SPLIT_SIZE, Profile, UserError, check_name, check_seed,
                              get_profile, processes, quiet, rank, split_of)
 from .files import differs, located, path_text, read_json, write_json
-from .store import ADAPTER, ALGORITHMS, MAKES, MODEL, Algorithm, Store, profile_fault
+from .store import MAKES, MODEL, Algorithm, Store, adapters, profile_fault
 from .report import COSTS
 with quiet():  # PyBullet greets
     from thinkact_nb.sim import LEVELS
@@ -99,7 +99,7 @@ def settings(
     return out
 
 # %% ../nbs/11c_options.ipynb #ad0375ce
-POLICY_NAMES = ("expert", "random", "base", *(s.removeprefix("rl/") for s in MAKES if s.startswith(("sft", "rl/"))))
+POLICY_NAMES = ("expert", "random", "base", *adapters())
 MOST = 1_000_000  # scenes of a command: more are a slip of the keyboard, and would fill the memory first
 
 def _option(metavar, default, about=None):
@@ -197,9 +197,7 @@ def lent(self:Common,
     there = (Path(self.run) / "config.json").exists() or self.hub or self.profile
     begins = new or self.run == Common.run  # a folder that was named is begun by its training
     store = self.store(new=begins, profile=None if there else PROFILES["tiny"])
-    stages = ("sft", "sft-nothink", *(f"rl/{name}" for name in ALGORITHMS))
-    trained = any((store.run / stage / ADAPTER).exists() for stage in stages)
-    store.shipped = store.profile.model == "standin" and not trained and not self.hub
+    store.shipped = store.profile.model == "standin" and not self.hub and not store.trained()
     return store
 
 # %% ../nbs/11c_options.ipynb #911f08f9

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from .env import UserError, say, split_of
 from .files import NUMBER, SEAL, path_text, read_json, render, sha256, whole, write_json
-from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, fingerprint, kept
+from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, adapters, fingerprint, kept
 from .pictures import cases, case_html, curve, data_uri, demo_video, rate_chart
 
 # %% ../nbs/09_report.ipynb #e72a31c1
@@ -146,8 +146,8 @@ def _failures(table):
 def _training(store, arms):
     "The log of SFT, and those of RL that are there; on a fresh machine those of the arms come from the Hub."
     if store.hub and not lends(store):
-        for arm in {"sft", *ALGORITHMS} & set(arms): store.has("sft" if arm == "sft" else f"rl/{arm}", "log.json")
-    logs = {a: read_log(store, "sft" if a == "sft" else f"rl/{a}") for a in ("sft", *ALGORITHMS)}
+        for arm in {"sft", *ALGORITHMS} & set(arms): store.has(adapters()[arm], "log.json")
+    logs = {arm: read_log(store, adapters()[arm]) for arm in ("sft", *ALGORITHMS)}
     return {a: log for a, log in logs.items() if log or a == "sft"}
 
 def study_rows(
@@ -163,11 +163,11 @@ def check_current(
     table # episodes, a DataFrame
 ):
     "Raise a `UserError` if rows were written by other weights than the run's finished adapters, or in several ways."
-    from thinkact_nb.evaluate import ADAPTERS, check_one
+    from thinkact_nb.evaluate import check_one
     check_one(table)
     own = (store.run / "eval" / "episodes.parquet").exists()  # else the table is the demo's, who has its own adapters
-    for arm in sorted(set(ADAPTERS) & set(table.arm)) if own else ():
-        folder = store.run / ADAPTERS[arm]
+    for arm in sorted(set(adapters()) & set(table.arm)) if own else ():
+        folder = store.run / adapters()[arm]
         if not (folder / SEAL).exists() or not (folder / ADAPTER).exists(): continue
         there, wrote = fingerprint(store.profile, folder), table[table.arm == arm].weights.iloc[0]
         if wrote == there: continue

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .env import (RL_SEEDS, SPLITS, SPLIT_SIZE, UserError, check_name, check_seed, quiet, say,
                              split_of)
 from .files import differs, path_text, read_parquet
-from .store import ALGORITHMS, MAKES, SHIPPED, TOLD, Store
+from .store import ALGORITHMS, MAKES, TOLD, Store, adapters
 from .report import build_report
 from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
@@ -257,23 +257,21 @@ def __call__(self:Eval):
     store = self.lent()
     if "L4" in listed(self.levels): check_new_tasks(store, listed(self.tasks))
     with quiet():
-        from thinkact_nb.evaluate import ADAPTERS, adapter_of, evaluate
+        from thinkact_nb.evaluate import evaluate, policy_of
         from thinkact_nb.think import THINKS, intervene, transplant
-    folder = SHIPPED if store.shipped else store.run
-    trained = [arm for arm, stage in ADAPTERS.items() if (folder / stage / "adapter_config.json").exists()]
     if (store.run / "sft" / TOLD).exists(): say("this run learned turns, and is judged here by its first look alone")
     say_language(store)
-    arms = listed(self.arms) or ["expert", "random", "base", *trained]
-    for arm in arms: adapter_of(store, arm)
+    arms = listed(self.arms) or ["expert", "random", "base", *store.trained()]
+    policies = {arm: policy_of(arm, store) for arm in arms}
     scenes = self.scenes("test", store.profile.eval_scenes)
     with timed(store, "eval", f"{len(scenes)} scenes, {len(arms)} arms", self.set), self.workers() as pool:
-        say_rates(evaluate(store, arms, scenes, pool, resume=self.resume))
-        for arm in [a for a in arms if a in ADAPTERS] if self.interventions else []:
+        say_rates(evaluate(store, list(policies.values()), scenes, pool, resume=self.resume))
+        for arm in [a for a in arms if a in adapters()] if self.interventions else []:
             import pandas as pd
-            say_rates(pd.concat([intervene(store, arm, kind, scenes, pool) for kind in THINKS]))
+            say_rates(pd.concat([intervene(store, policies[arm], kind, scenes, pool) for kind in THINKS]))
             if arm not in ALGORITHMS or "sft" not in arms: continue
-            pairs = (arm, "sft"), ("sft", arm)
-            say_rates(pd.concat([transplant(store, *pair, scenes, pool) for pair in pairs]))
+            two = policies[arm], policies["sft"]
+            say_rates(pd.concat([transplant(store, *pair, scenes, pool) for pair in (two, two[::-1])]))
     print(f"episode table: {path_text(store.run / 'eval' / 'episodes.parquet')}")
 
 # %% ../nbs/11d_stages.ipynb #eb0ab24e

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'SHIPPED', 'SHIPPED_TURNS', 'TOLD', 'MAKES', 'COLAB', 'PAGES', 'BASELINES', 'ALGORITHMS', 'DRIVE', 'CONFIG',
            'MODEL', 'ADAPTER', 'VARIES', 'COUNTS', 'SECRET', 'KINDS', 'Algorithm', 'check_algorithm', 'add_algorithm',
-           'profile_fault', 'Store', 'foreign', 'fingerprint', 'base_version', 'remembered', 'kept', 'outdated',
-           'outdated_note']
+           'adapters', 'profile_fault', 'Store', 'foreign', 'fingerprint', 'base_version', 'remembered', 'kept',
+           'outdated', 'outdated_note']
 
 # %% ../nbs/00c_store.ipynb #50dde540
 import hashlib, importlib.util, os, re, subprocess, tempfile
@@ -105,6 +105,10 @@ def add_algorithm(
     made = Algorithm(algorithm=name, makes=makes, baseline=baseline, **settings)
     check_algorithm(made)
     ALGORITHMS[name], MAKES[f"rl/{name}"] = made, makes
+
+def adapters() -> dict[str, str]: # arm: the stage that trains it
+    "Every policy that a training makes: SFT, SFT without a think, and each algorithm."
+    return {stage.removeprefix("rl/"): stage for stage in MAKES if stage.startswith(("sft", "rl/"))}
 
 add_algorithm("ppo", "PPO adapter", "critic")
 add_algorithm("grpo", "GRPO adapter", "group", num_generations=4)
@@ -469,6 +473,14 @@ def require(self:Store,
     return folder
 
 # %% ../nbs/00c_store.ipynb #1e470011
+@patch
+def trained(self:Store,
+    *arms # as in `adapters`; none: all
+) -> list[str]:
+    "Those whose adapter is there, here or on the Hub; the package's, where the run takes what is shipped."
+    here = lambda stage: (SHIPPED / stage / ADAPTER).exists() if self.shipped else self.has(stage, ADAPTER)
+    return [arm for arm, stage in adapters().items() if arm in (arms or adapters()) and here(stage)]
+
 @patch
 def borrow(self:Store,
     stage:str, # a name in `MAKES`

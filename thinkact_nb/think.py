@@ -19,7 +19,7 @@ from .sim import Scene, loc_text, scene_of
 from .pool import SimPool
 from .data import claims, stated, think_of
 from .reward import with_mishaps
-from .evaluate import SCENE, act, check_one, evaluate, keep_rows, mean_interval, paired
+from .evaluate import SCENE, act, check_one, evaluate, keep_rows, mean_interval, paired, policy_of
 
 # %% ../nbs/07b_think.ipynb #7517174c
 def think_in(
@@ -70,42 +70,41 @@ THINKS = dict(  # kind: (all scenes' own thinks, scenes, which) -> the think tha
     oracle=lambda thinks, scenes, i: think_of(scenes[i]))
 
 # %% ../nbs/07b_think.ipynb #b7a18777
-def _forced(store, arm, scenes, pool, thinks, name, seed):
-    rows = act(store, arm, scenes, pool, [f"<think>{t}</think><action>" for t in thinks], name, seed)
+def _forced(store, policy, scenes, pool, thinks, name):
+    rows = act(store, policy, scenes, pool, [f"<think>{t}</think><action>" for t in thinks], name)
     keep_rows(store.path("eval") / "interventions.parquet", rows)
     return rows
 
-def _thinks(store, arm, scenes, pool, seed):
-    if arm in ("expert", "random"): raise UserError(f"arm {arm!r} has no model: give one that has")
+def _thinks(store, policy, scenes, pool):
+    if not policy.weights: raise UserError(f"arm {policy.name!r} has no model: give one that has")
     if len(scenes) < 2: raise UserError("1 scene: ask for 2 or more")
-    return [think_in(o) for o in evaluate(store, [arm], scenes, pool, seed, resume=True).output]
+    return [think_in(o) for o in evaluate(store, [policy], scenes, pool, resume=True).output]
 
 def intervene(
     store:Store,
-    arm:str,            # one with a model
+    arm,                # as in `policy_of`, with a model
     kind:str,           # a name in `THINKS`
     scenes:list[Scene], # two or more
-    pool:SimPool,
-    seed:int=0
+    pool:SimPool
 ) -> pd.DataFrame: # episodes of the arm "arm:kind", also kept in `eval/interventions.parquet`
     "Put a think before the model's action and let it finish. Its own thinks come from `evaluate`."
     check_name("kind of think", kind, THINKS)
-    thinks = _thinks(store, arm, scenes, pool, seed)
+    policy = policy_of(arm, store)
+    thinks = _thinks(store, policy, scenes, pool)
     forced = [THINKS[kind](thinks, scenes, i) for i in range(len(scenes))]
-    return _forced(store, arm, scenes, pool, forced, f"{arm.partition('=')[0]}:{kind}", seed)
+    return _forced(store, policy, scenes, pool, forced, f"{policy.name}:{kind}")
 
 def transplant(
     store:Store,
-    think_from:str,     # the arm that thinks
-    act_from:str,       # the arm that acts on it
+    think_from,         # the arm that thinks, as in `policy_of`
+    act_from,           # the arm that acts on it
     scenes:list[Scene], # two or more
-    pool:SimPool,
-    seed:int=0
+    pool:SimPool
 ) -> pd.DataFrame: # episodes of the arm "think_from>act_from", also kept in `eval/interventions.parquet`
     "One arm's thinks before another arm's actions."
-    thinks = _thinks(store, think_from, scenes, pool, seed)
-    name = f"{think_from.partition('=')[0]}>{act_from.partition('=')[0]}"
-    return _forced(store, act_from, scenes, pool, thinks, name, seed)
+    thinker, actor = policy_of(think_from, store), policy_of(act_from, store)
+    thinks = _thinks(store, thinker, scenes, pool)
+    return _forced(store, actor, scenes, pool, thinks, f"{thinker.name}>{actor.name}")
 
 # %% ../nbs/07b_think.ipynb #a373bdf3
 def interaction(

@@ -24,6 +24,7 @@ from .critic import Expected, facts
 from .ledger import Ledger
 from .trainer import Written, train_rl
 from .loop import TURNS, Look, Played, budget, expert_turn, next_carry, turn_claims
+from .evaluate import Policy
 from .turns import MIX, loop_episodes
 
 # %% ../nbs/07e_turn_rl.ipynb #07e00016
@@ -89,7 +90,7 @@ class _Heard:
     "A trainer's policy as `loop_episodes` asks it; keeps what was seen and the tokens written."
     def __init__(self, trainer): self.trainer, self.written = trainer, {}
 
-    def answer(self, looks):
+    def answer(self, looks, begun=None):
         read = self.trainer.read([chat(look.asked) for look in looks], [Image.fromarray(look.image) for look in looks])
         with self.trainer.clock("generate"): ids, texts = self.trainer.write(read)
         self.written |= {(look.scene, look.turn): (look, tokens) for look, tokens in zip(looks, ids)}
@@ -106,12 +107,13 @@ def play_turns(
     while len(turns) < len(rows):
         typical = len(turns) / begun if turns else SHORT
         some = slice(begun, begun + math.ceil((len(rows) - len(turns)) / typical))
-        policy, before = _Heard(trainer), trainer.seconds.get("generate", 0)
+        heard, before = _Heard(trainer), trainer.seconds.get("generate", 0)
         with trainer.clock("simulate"):
+            policy = Policy("", "", heard.answer)
             episodes = loop_episodes(policy, scenes[some], pool, profile, TURNS, mishaps[some])
         trainer.seconds["simulate"] -= trainer.seconds["generate"] - before
         for k, (mishap, played) in enumerate(zip(mishaps[some], episodes), begun):
-            seen = [policy.written[look.scene, look.turn] for look, _ in played.turns]
+            seen = [heard.written[look.scene, look.turn] for look, _ in played.turns]
             turns += [Turn(k, look, text, ids, mishap, played) for (look, ids), (_, text) in zip(seen, played.turns)]
         begun = some.stop
     return turns[:len(rows)]
