@@ -372,7 +372,7 @@ def test_the_committed_report_recomputes(tmp_path):
     page, cells = (nbs/'report_policies.html').read_text(encoding='utf-8'), json.loads((nbs/'09_report.ipynb').read_text(encoding='utf-8'))['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
     log = found['training']['ppo']
-    charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.RL_CURVES)]
+    charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.rl_curves())]
     tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
     for part in [escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
     for c in found['comparisons']: assert c['b'] != 'ppo' or c['sentence'] in printed

@@ -140,12 +140,12 @@ def test_the_kl_to_the_sft_policy_is_logged_with_its_sign(reported):
 
 
 def test_what_ended_and_what_taught_nothing_is_logged(reported):
-    "Guard: a text that was cut off, and scenes whose texts earned alike; COLUMNS takes both from the log."
+    "Guard: a text that was cut off, and scenes whose texts earned alike; `log_columns` takes both from the log."
     cut = rolled(ids=torch.tensor([[1, 2, 7], [7, 3, 7]]))  # the second has two tokens, and the last is no end
     assert reported(cut, {})['completions/clipped_ratio'] == .5 and reported(cut, {})['completions/mean_length'] == 2.5
     assert reported(rolled(), {}, num_generations=2)['frac_reward_zero_std'] == 0
     assert reported(rolled(((0, 0, 1), (0, 1, 0))), {}, num_generations=2)['frac_reward_zero_std'] == 1
-    assert set(ledger.COLUMNS.values()) >= {'completions/clipped_ratio', 'frac_reward_zero_std', 'ref_kl', 'reward'}
+    assert set(ledger.log_columns().values()) >= {'completions/clipped_ratio', 'frac_reward_zero_std', 'ref_kl', 'reward'}
 
 
 def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):

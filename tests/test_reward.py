@@ -8,10 +8,14 @@ import pytest
 from thinkact_nb import model, sim
 from thinkact_nb.tasks import spread
 from thinkact_nb.data import expert
-from thinkact_nb.env import get_profile
-from thinkact_nb.reward import RewardWeights, episode_table, judge, rollout, score
+from thinkact_nb.env import UserError, get_profile
+from thinkact_nb import reward as rewards
+from thinkact_nb.reward import TERMS, RewardWeights, Term, episode_table, judge, rollout
 
 DONE, FAILED = sim.Outcome(True, ''), sim.Outcome(False, 'wrong_place')
+
+
+def score(outcome, think_tokens, *weights): return rewards.score(SimpleNamespace(**vars(outcome), think_tokens=think_tokens), *weights)
 
 
 @pytest.mark.parametrize('outcome, safety, reward', [
@@ -32,6 +36,16 @@ def test_a_short_think_pays_only_when_asked_for_and_only_on_success():
     assert [score(DONE, n, short)['reward'] for n in (0, 25, 100, 300)] == [1.5, 1.375, 1, 1]
     assert [score(FAILED, n, short)['reward'] for n in (0, 100)] == [-1, -1]
     assert score(DONE, 0)['reward'] == 1 and score(DONE, 0)['r_efficiency'] == 1
+
+
+def test_weights_are_named_and_kept_whole(monkeypatch):
+    "Guard: an adapter's manifest compares them as text, and weights that were made before a term was added lack it."
+    assert str(RewardWeights(safety=.5)) == 'RewardWeights(efficiency=0.0, safety=0.5)' == str(RewardWeights().but(safety=.5))
+    with pytest.raises(UserError, match="unknown term of the reward 'speed'"): RewardWeights(speed=1.)
+    before = RewardWeights()
+    monkeypatch.setitem(TERMS, 'haste', Term('a price of a second', .1, lambda episode: -episode.think_tokens))
+    assert score(DONE, 5, before)['reward'] == .5 and score(DONE, 5, before.but(haste=.2))['reward'] == 0
+    assert str(before.but()) == 'RewardWeights(efficiency=0.0, safety=0.25, haste=0.1)'
 
 
 def test_trying_and_failing_is_never_worth_more_than_succeeding():

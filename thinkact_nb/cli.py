@@ -149,6 +149,7 @@ def tell(self:Act,
     store:Store
 ):
     "Print an episode."
+    from thinkact_nb.reward import shown_terms
     untaught = row["arm"] == "base" and not self.arm
     notes = f", as in {path_text(self.table)}" if self.table else ""
     if untaught: notes += f" (no adapter in {path_text(store.run)} yet: the base was never taught to act)"
@@ -158,8 +159,9 @@ def tell(self:Act,
     print(f"action       {row['action'] or '(none: ' + row['reason'] + ')'}")
     if not row["parsed"]: print(f"text         {row['output']!r}")
     print(f"outcome      {end}")
-    print(f"reward       {row['reward']:+.2f} = success {row['r_success']:+.0f}, safety {row['r_safety'] + 0.:+.2f}, "
-          f"efficiency {row['r_efficiency']:+.2f} (before weights)")
+    terms = [f"{name} {row[f'r_{name}'] + 0.:+.2f}" for name in shown_terms() if f"r_{name}" in row]
+    worth = ", ".join([f"success {row['r_success']:+.0f}", *terms])
+    print(f"reward       {row['reward']:+.2f} = {worth} (before weights)")
 
 # %% ../nbs/12_cli.ipynb #c11a0006
 @dataclass(kw_only=True)

@@ -156,8 +156,8 @@ class Common:
         for option in ("n", "demonstrations"):
             value = getattr(self, option, None) or 0
             if value > MOST: raise UserError(f"--{option} {value}: give {MOST} or less")
-        settings(self.set, PROFILE_NUMBERS | self.trains)
         if self.use: use(self.use)
+        settings(self.set, PROFILE_NUMBERS | self.trains)
         named = {key: listed(getattr(self, key, ())) for key in ("tasks", "levels")}
         for key in named: named[key] += [getattr(self, key[:-1])] if hasattr(self, key[:-1]) else []
         if any(named.values()): check_scenes(**named)

@@ -207,8 +207,10 @@ def case_html(
     command:str # that acts it out, but for its options
 ) -> str:
     "A case: the scene, what both policies thought and did, and the command that shows it again."
+    from thinkact_nb.reward import shown_terms
     thinks = [told(side["think"], case.scene) for side in (case.a, case.b)]
-    return render("case.html", case=case, command=command, size=SIDE, both=list(zip((case.a, case.b), thinks)))
+    return render("case.html", case=case, command=command, size=SIDE, both=list(zip((case.a, case.b), thinks)),
+                  terms=shown_terms(weighed=True))
 
 # %% ../nbs/08b_pictures.ipynb #584e7e0b
 def gallery(

@@ -132,16 +132,28 @@ class Ppo(Simulated):
     safety: float = 0.25  # weight of the penalty for contacts, drops and joint-speed spikes
     curriculum: bool = False  # more scenes of the tasks where success varies most
 
-    trains = RL_NUMBERS
+    @property
+    def trains(self): return RL_NUMBERS | {name: float for name in self.terms() if not hasattr(self, name)}
 
     def check(self):
         super().check()
         check_name("algorithm", self.algo, ALGORITHMS)
         check_seed(self.seed, RL_SEEDS - 1, "--seed")
         check_tracker(self.report_to)
-        for name in ("efficiency", "safety"):
-            weight = getattr(self, name)
+        for name, weight in vars(self.weights()).items():
             if not 0 <= weight < float("inf"): raise UserError(f"--{name} {weight}: give 0 or more")
+
+    def terms(self):
+        with quiet(): from thinkact_nb.reward import TERMS
+        return TERMS
+
+    def weights(self):
+        "Of the reward's terms: each has an option, but one of your own, which `--set` names."
+        from thinkact_nb.reward import RewardWeights
+        said = vars(self) | self.trainer()
+        return RewardWeights(**{name: said[name] for name in self.terms() if name in said})
+
+    def numbers(self): return {name: number for name, number in self.trainer().items() if name in RL_NUMBERS}
 
 # %% ../nbs/11d_stages.ipynb #34e1db62
 def say_language(
@@ -160,18 +172,16 @@ def __call__(self:Ppo):
     with quiet():
         from thinkact_nb.trainer import train_rl
         from thinkact_nb.turn_rl import train_turns
-        from thinkact_nb.reward import RewardWeights
         from thinkact_nb.tasks import TASKS
     say_language(store)
     updates = self.updates or store.profile.rl_updates
     asked = dict(seed=self.seed, resume=self.resume, updates=self.updates, curriculum=self.curriculum,
                  report_to=self.report_to)
     asked |= dict(tasks=listed(self.tasks) or tuple(TASKS), levels=listed(self.levels) or ("L0",))
-    weights = RewardWeights(self.efficiency, self.safety)
     done = f"{updates} updates, {updates * store.profile.rl_batch} {'turns' if in_turns else 'episodes'}"
     train = train_turns if in_turns else partial(train_rl, algo=self.algo)
     with timed(store, f"rl/{self.algo}", done, self.set), self.workers() as pool:
-        log = train(store, pool, weights=weights, **asked, **self.trainer())
+        log = train(store, pool, weights=self.weights(), **asked, **self.numbers())
     print(f"{self.algo.upper()} adapter in {path_text(store.run / 'rl' / self.algo)} after {len(log)} updates")
 
 # %% ../nbs/11d_stages.ipynb #ma11d001
@@ -180,11 +190,11 @@ def there(self:Ppo, store) -> bool:
     "Whether the adapter that is asked for is finished; one of fewer updates is trained on."
     stage = f"rl/{self.algo}"
     if not store.has(stage, tell=False): return False
-    from thinkact_nb.reward import RewardWeights, rl_made_with
+    from thinkact_nb.reward import rl_made_with
     from thinkact_nb.tasks import TASKS
     scenes = dict(tasks=listed(self.tasks) or tuple(TASKS), levels=listed(self.levels) or ("L0",))
-    weights = RewardWeights(self.efficiency, self.safety)
-    asked = rl_made_with(store, self.algo, self.seed, weights, **scenes, curriculum=self.curriculum, **self.trainer())
+    asked = rl_made_with(store, self.algo, self.seed, self.weights(), **scenes, curriculum=self.curriculum,
+                         **self.numbers())
     before = store.made(stage).get("updates", self.updates)
     if self.updates and before < self.updates and not differs(store.made(stage), asked):
         print(f"{MAKES[stage]} of {before} updates: going on to {self.updates}")

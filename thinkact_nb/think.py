@@ -18,7 +18,7 @@ from .store import Store
 from .sim import Scene, loc_text, scene_of
 from .pool import SimPool
 from .data import claims, stated, think_of
-from .reward import with_mishaps
+from .reward import shown_terms, with_mishaps
 from .evaluate import SCENE, act, check_one, evaluate, keep_rows, mean_interval, paired, policy_of
 
 # %% ../nbs/07b_think.ipynb #7517174c
@@ -265,7 +265,8 @@ def changed(
     "The scenes that only one of two arms solved."
     both = paired(table, a, b)
     both = both[both.success_a != both.success_b].rename(columns=dict(instruction_a="instruction"))
-    shown = ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", "r_success", "r_safety")
+    worth = [f"r_{name}" for name in ("success", *shown_terms(weighed=True)) if f"r_{name}" in table]
+    shown = ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", *worth)
     columns = [f"{c}_{side}" for side in "ab" for c in shown]
     both = both.assign(change=np.where(both.success_b, "gained", "lost"))
     pair = [*SCENE, *both.columns.intersection(["mishap"])]

@@ -9,7 +9,7 @@ __all__ = ['SEED_SCENES', 'LEAST', 'TRY', 'ReportingTrainer', 'SeeingTrainer', '
 # %% ../nbs/06a_trainer.ipynb #fdff1f15
 import json, time, warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 import numpy as np, pandas as pd, torch
 from accelerate.utils import gather
@@ -418,7 +418,7 @@ def rl_trainer(
     updates:int=None,       # None: the profile's
     tasks=tuple(TASKS),
     levels=("L0",),
-    weights:RewardWeights=RewardWeights(),
+    weights:RewardWeights=None,
     callbacks=(),           # more of transformers' callbacks
     kind=Texts,             # where they come from: this, or another `Ledger` with its methods
     **settings              # fields of `PPOConfig` to change
@@ -437,7 +437,8 @@ def rl_trainer(
     seed_all(seed)
     model = load_model(profile, str(sft), trainable=True)
     config.generation_kwargs = dict(suppress_tokens=forbidden(model.config))
-    weights = replace(weights, efficiency=weights.efficiency or config.efficiency)
+    weights = weights or RewardWeights()
+    weights = weights.but(efficiency=weights.efficiency or config.efficiency)
     source = kind(store, pool, processor.tokenizer, config, weights)
     if config.curriculum: scenes = Curriculum(scenes, per_update, source)
     bar = Bar(source.stage, "update", config.logging_steps, ("success", "reward"))
