@@ -178,7 +178,7 @@ def model_policy(
     return Policy(name, weights, answer, remembers=remembers)
 
 def policy_of(
-    who,              # a `Policy`; a name, or name=…, as in `adapter_of`; (image, instruction) -> text; model, processor
+    who,              # a `Policy`; an arm as in `adapter_of`; (image, instruction) -> text; (model, processor)
     store:Store=None, # whose adapters a name is looked up in
     profile=None,     # None: the store's
     named=None        # policies by name; None: `POLICIES`

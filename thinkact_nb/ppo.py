@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather, reduce
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from .store import Algorithm
+from .store import BASELINES, Algorithm
 from .critic import ValueHead
 
 # %% ../nbs/06_ppo.ipynb #06000001
@@ -108,6 +108,8 @@ def against_others(
     above = _above(earned, k)
     return (above * k / (k - 1)).flatten()  # that mean without its own k-th share
 
+BASELINES.update(group=against_group, others=against_others)
+
 # %% ../nbs/06_ppo.ipynb #06000006
 @dataclass
 class Rollout:
@@ -174,9 +176,9 @@ def compared(
 ) -> torch.Tensor: # (rows, tokens)
     "Advantages without a critic: all tokens of a text get what it earned more than others of its scene."
     earned = gather(rollout.rewards.sum(1))  # of all processes, which may share a scene
-    against = dict(group=against_group, others=against_others)[algorithm.baseline]
     first = PartialState().process_index * len(rollout.mask)
-    return against(earned, algorithm.num_generations)[first:first + len(rollout.mask), None] * rollout.mask
+    advantages = BASELINES[algorithm.baseline](earned, algorithm.num_generations)
+    return advantages[first:first + len(rollout.mask), None] * rollout.mask
 
 # %% ../nbs/06_ppo.ipynb #06000011
 def targets(

@@ -296,6 +296,7 @@ TRUTH = dict(task="task", arm="arm", thinks="thinks", claims="claims", true=("tr
 STUDY = {key: key for key in ("trial", "stage", "hypothesis", "change", "result", "decision")}
 PAID = dict(stage="stage", minutes="minutes", done="what was done")
 
+# %% ../nbs/09_report.ipynb #d93c48a7
 def means_shown(
     rows:list[dict] # the means of `findings`
 ) -> dict: # as `as_table` takes it

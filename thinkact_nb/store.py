@@ -76,7 +76,9 @@ class Algorithm:
     max_grad_norm: float = _number(1.)
 
 # %% ../nbs/00c_store.ipynb #a0c71350
-BASELINES = ("critic", "group", "others")  # a reward is compared with an estimate, or with those of its scene
+# what a reward is compared with: the critic's estimate, or those of its scene, by a function of all rewards, those of
+# a scene together, and of how many they are, that gives the advantages; 06 brings those of the last two
+BASELINES = dict.fromkeys(("critic", "group", "others"))
 
 def check_algorithm(
     made:Algorithm
@@ -84,13 +86,15 @@ def check_algorithm(
     "Raise a `UserError` if nothing would be learned."
     name = made.algorithm
     if made.baseline not in BASELINES:
-        raise UserError(f"algorithm {name} has no baseline, so it learns nothing: give baseline=\"critic\", "
-                        "\"group\" or \"others\"")
+        *others, last = (f'"{known}"' for known in BASELINES)
+        raise UserError(f"algorithm {name} has no baseline, so it learns nothing: "
+                        f"give baseline={', '.join(others)} or {last}")
     if made.baseline != "critic" and made.num_generations < 2:
         raise UserError(f"algorithm {name} compares the texts of a scene: give num_generations=2 or more")
     if made.baseline != "critic" and made.credit:
         raise UserError(f"algorithm {name} has credit, which goes with a critic: give baseline=\"critic\"")
 
+# %% ../nbs/00c_store.ipynb #a0c71351
 ALGORITHMS = {}  # name: `Algorithm`
 
 def add_algorithm(

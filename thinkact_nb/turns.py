@@ -273,7 +273,8 @@ def act_turns(
     for look, text in played.turns:
         said = parse_turn(text)
         action = ("done" if said.program == Program(()) else said.program) or f"(none: {said.reason})"
-        print(f"turn {look.turn + 1}       {look.asked if policy.remembers or not look.turn else look.scene.instruction}")
+        asked = look.asked if policy.remembers else look.scene.instruction
+        print(f"turn {look.turn + 1}       {asked}")
         print(f"  think      {said.think or '(none)'}\n  action     {action}")
     outcome = played.outcome
     print(f"ended        {played.ended}")
