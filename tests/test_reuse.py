@@ -334,7 +334,7 @@ def test_a_finished_training_is_taken_only_for_what_it_is(run, capsys):
     for words in (sft, ppo):
         cli.main([*words, *SET])
         assert 'complete, skipped\n' in capsys.readouterr().out
-    for words, said in (([*sft, *SET, '--steps', '2'], 'steps 1, not 2'), ([*sft, *SET, 'sft_learning_rate=0.5'], 'sft_learning_rate 0.01, not 0.5'), ([*sft, *SET, 'weight_decay=0.5'], 'numbers {}, not'),
+    for words, said in (([*sft, *SET, '--steps', '2'], 'steps 1, not 2'), ([*sft, *SET, 'sft_learning_rate=0.5'], 'sft_learning_rate 0.005, not 0.5'), ([*sft, *SET, 'weight_decay=0.5'], 'numbers {}, not'),
                         ([*sft, *SET, '--seed', '1'], 'seed 0, not 1'), ([*ppo, *SET, 'lam=0.5'], 'numbers {}, not'), ([*ppo, *SET, '--safety', '1'], 'weights '), ([*ppo, *SET, '--levels', 'L1'], 'levels ')):
         assert said in refused(words, capsys)
     Store(run).begin('data')
