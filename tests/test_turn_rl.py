@@ -184,7 +184,7 @@ def test_a_rollout_goes_on_with_scenes_that_it_has_not_played(monkeypatch):
     def one_look(policy, scenes, pool, profile, turns, mishaps):
         asked.extend(scenes)
         looks = [SimpleNamespace(scene=scene, turn=0) for scene in scenes]
-        policy.written |= {(scene, 0): (look, [1]) for scene, look in zip(scenes, looks)}
+        policy.answer.__self__.written |= {(scene, 0): (look, [1]) for scene, look in zip(scenes, looks)}
         return [SimpleNamespace(turns=[(look, '')]) for look in looks]
     monkeypatch.setattr(turn_rl, 'loop_episodes', one_look)
     rows = [dict(task='put_on', level='L0', seed=seed, mishap='') for seed in range(10)]
