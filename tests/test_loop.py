@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from thinkact_nb.env import PROFILES, UserError
+from thinkact_nb.env import PROFILES, SPLITS, UserError
 from thinkact_nb.data import expert, read_dataset
 from thinkact_nb.evaluate import paired
-from thinkact_nb.loop import DISTURBANCES, Felt, LoopWorld, budget, changed_since, expert_turn, memory, play, replay, turn_claims
+from thinkact_nb.loop import (DISTURBANCES, Felt, LoopWorld, budget, carry_after, changed_since, expert_turn, memory, next_carry, play, replay,
+                              turn_claims)
 from thinkact_nb.pool import SimPool
-from thinkact_nb.sim import NO_PROGRAM, Program, make_scene, parse_output, parse_turn, render_output, scene_of, solve
+from thinkact_nb.sim import NO_PROGRAM, Program, loc_text, make_scene, parse_output, parse_turn, render_output, scene_of, solve
 from thinkact_nb.reward import with_mishaps
 from thinkact_nb.tasks import spread
 from thinkact_nb.turns import MISHAPS, LoopEnv, loop_episodes, make_turns, noticed, open_turn, run_loop, turn_rows
@@ -120,6 +121,26 @@ def test_a_mishap_that_is_made_up_is_no_truth(repaired):
     assert says('I see it.') == dict(mishaps=1, noticed=0, truly=0, alarms=0)
     calm = one._replace(turns=[(one.turns[0][0], render_output(f'I do not grasp the {other}.', 'done'))])
     assert noticed(calm) == dict(mishaps=0, noticed=0, truly=0, alarms=1)
+
+
+def test_each_carry_of_a_swap_has_its_goal_in_the_memory_whatever_happens():
+    "Guard: where the second block belongs cannot be seen once the first lies there; after a mishap the last step no longer told it."
+    carries = 0
+    for scene in (make_scene('swap', 'L0', SPLITS['validation'] + k) for k in range(3)):
+        for name in ('', *DISTURBANCES):
+            for look, text in play((scene, name, expert_turn, budget(scene), 0)).turns:
+                carry, told = next_carry(look), turn_claims(parse_turn(text).think, look)
+                assert all(claim.true for claim in told)
+                if not carry: continue
+                carries += 1
+                assert not look.turn or loc_text(*carry[1]) in look.asked
+                after = carry_after(look, *carry)
+                said = [claim.text for claim in told if claim.kind == 'then']
+                assert said == ([f'the {look.now.bodies[after[0]].name} goes to {loc_text(*after[1])}'] if after else [])
+                for claim in said:
+                    for false in (claim.replace(look.now.bodies[after[0]].name, look.now.bodies[carry[0]].name), claim[:-14] + '<loc00><loc00>'):
+                        assert [c.true for c in turn_claims(false, look) if c.kind == 'then'] == [False]
+    assert carries >= 36
 
 
 def test_false_claims_of_a_turn_are_found(repaired):

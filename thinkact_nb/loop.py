@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISTURBANCES', 'FALL', 'SLIPS', 'PUSHED', 'BESIDE', 'TURNS', 'LONGEST', 'TURN_ENGLISH', 'CHANGES', 'Felt',
-           'LoopWorld', 'memory', 'budget', 'Look', 'next_carry', 'carry_out', 'changed_since', 'turn_claims',
-           'expert_turn', 'Played', 'own_loop', 'replay', 'play', 'film_turns']
+           'LoopWorld', 'memory', 'budget', 'Look', 'next_carry', 'carry_out', 'changed_since', 'carry_after',
+           'turn_claims', 'expert_turn', 'Played', 'own_loop', 'replay', 'play', 'film_turns']
 
 # %% ../nbs/07c_loop.ipynb #07c00054
 import functools, math, re, warnings
@@ -15,8 +15,8 @@ import numpy as np, pybullet
 from fastcore.basics import patch
 from .env import check_name
 from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SIZES, Outcome, Program, Scene,
-                             Step, ends_on_goals, is_success, parse_turn, render_output, rests, solve, to_bins,
-                             to_metres)
+                             Step, ends_on_goals, is_success, loc_text, parse_turn, render_output, rests, solve,
+                             to_bins, to_metres)
 from .world import World
 from .tasks import TASKS, free_place, stands
 from .data import ENGLISH, Claim, ThinkWriter, claims, think_of
@@ -250,12 +250,16 @@ TURN_ENGLISH = ENGLISH | dict(
     missed=("I do not grasp the {block}.", "The grasp does not reach the {block}.", "So I do not grasp the {block}."),
     moved=("The {block} is not where it was.", "Now the {block} is not where it was.",
            "So the {block} is not where it was."),
+    then=("Then the {block} goes to {loc}.", "After that the {block} goes to {loc}.",
+          "Next the {block} goes to {loc}."),
     done=("It is done.", "So it is done.", "Now it is done."),
     undone=("It is not done.", "So it is not done.", "Now it is not done."))
 _THING = rf"(?P<c>(?:{'|'.join(COLOURS)}) (?:{'|'.join(SIZES)}))"
 CHANGES = {kind: re.compile(form) for kind, form in dict(
     slipped=f"{_THING} is out of the grasp", missed=f"(?:not grasp|not reach) the {_THING}",
     moved=f"{_THING} is not where it was", done="[Ii]t is done", undone="[Ii]t is not done").items()}
+
+_THEN = re.compile(rf"the {_THING} goes to <loc(?P<x>\d\d)><loc(?P<y>\d\d)>")
 
 def changed_since(
     look:Look
@@ -272,17 +276,40 @@ def changed_since(
             found |= {("moved" if gone[i] else "missed", look.now.bodies[i].name) for i in there}
     return found
 
+
+# %% ../nbs/07c_loop.ipynb #07c00058
+def carry_after(
+    look:Look,
+    block:int, # index of a body
+    to         # x, y, metres
+): # as `next_carry`; None if nothing is left, or if another body shows where to
+    "What an expert would carry after a carry, to a place that nothing marks."
+    lie = tuple(replace(b, **dict(zip("xy", to))) if i == block else b for i, b in enumerate(look.now.bodies))
+    poses = tuple((*to, *pose[2:]) if i == block else pose for i, pose in enumerate(look.poses))
+    carry = next_carry(look._replace(now=replace(look.now, bodies=lie), poses=poses))
+    return carry if carry and all(b.place != carry[1] for b in lie) else None
+
+def _comes_then(said, look):
+    "Whether a body waits for its carry to a place, within 2 bins."
+    carry = next_carry(look)
+    after = carry and carry_after(look, *carry)
+    if not after or look.now.bodies[after[0]].name != said["c"]: return False
+    return all(abs(int(said[axis]) - v) <= 2 for axis, v in zip("xy", to_bins(*after[1])))
+
 def turn_claims(
     think:str,
     look:Look
-) -> list[Claim]: # of the table as it is now, then of what happened
+) -> list[Claim]: # of the table as it is now, then of what happened, then of what waits
     "What a think of a turn claims. Any text is read."
     happened, carry, found = changed_since(look), next_carry(look), []
     for kind, form in CHANGES.items():
         for m in form.finditer(think):
             about = kind, m.groupdict().get("c") or ""
             found.append(Claim(kind, m[0], *m.span(), about, about in happened))
+    for m in _THEN.finditer(think):
+        found.append(Claim("then", m[0], *m.span(), ("then", m["c"]), _comes_then(m, look)))
     return claims(think, look.now, carry[:1] if carry else ()) + found
+
 
 # %% ../nbs/07c_loop.ipynb #07c00025
 def expert_turn(
@@ -290,15 +317,17 @@ def expert_turn(
 ) -> str: # `<think>…</think><action>…</action>`
     "What an expert thinks and does in a turn."
     carry = next_carry(look)
-    if carry and look.turn == 0: return render_output(think_of(look.scene), carry_out(look, *carry))
     tell = ThinkWriter(TURN_ENGLISH)
     see = lambda i: tell.see(look.now.bodies[i])
     for kind, name in sorted(changed_since(look)):
         if name: tell(kind, block=name)
-    if carry: _tell_carry(look, tell, see, *carry)
+    if carry and look.turn == 0: think_of(look.scene, tell)
+    elif carry: _tell_carry(look, tell, see, *carry)
     else:
         for i in dict.fromkeys(sum(look.scene.moves, ())): see(i)
         tell("done" if is_success(look.scene, look.poses) else "undone")
+    after = carry and carry_after(look, *carry)
+    if after: tell("then", block=look.now.bodies[after[0]].name, loc=loc_text(*after[1]))
     said = " ".join(tell.said)
     return render_output(said, carry_out(look, *carry) if carry else DONE)
 
