@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bitsandbytes
 import httpx
@@ -276,7 +277,7 @@ def test_image_ids_are_never_written(profile, monkeypatch):
     decode = m.decode
     monkeypatch.setattr(m, 'decode', lambda *args: seen.append(decode(*args)) or seen[-1])
     for temperature in (0., 1.): m.write(model, processor, EYES, ['Say.']*2, max_new_tokens=4, temperature=temperature)
-    assert len(seen) == 2 and all((ids < end).all() for ids in seen)
+    assert len(seen) == 2 and all((drawn.ids < end).all() for drawn in seen)
 
 
 def test_image_ids_are_never_sampled_in_rl(adapted, store):
@@ -585,16 +586,25 @@ def test_decode_writes_what_generate_writes(most):
     inputs = processor(text=texts, images=images, add_special_tokens=False, padding=True, return_tensors='pt')
     barred = m.forbidden(model.config)
     whole = model.generate(**inputs, max_new_tokens=most, do_sample=False, suppress_tokens=barred, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
-    ours = m.decode(model, inputs, [tokenizer.eos_token_id], tokenizer.pad_token_id, most, barred=barred)
+    early = {}
+    drawn = m.decode(model, inputs, [tokenizer.eos_token_id], tokenizer.pad_token_id, most, barred=barred, heard=early.__setitem__)
+    ours = drawn.ids
     assert torch.equal(ours, whole[:, inputs['input_ids'].shape[1]:])
     lengths = (ours != tokenizer.pad_token_id).sum(1)
     assert most == 3 or lengths.min() < lengths.max()  # some left early
+    assert torch.equal(drawn.lengths, lengths) and bool(early) == (most > 3) and len(early) < len(ours)
+    for i, ids in early.items(): assert torch.equal(ids, ours[i, :lengths[i]])
 
 
 def test_decode_draws_by_probability_and_never_what_is_barred():
     "Guard: PPO assumes that texts come from the policy at temperature 1."
-    logits = torch.tensor([[2., 0., 1., 5.]]).expand(20_000, 4).clone()
+    said = torch.tensor([[2., 0., 1., 5.]])
+    head = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: SimpleNamespace(final_logit_softcapping=None)), get_output_embeddings=lambda: lambda hidden: hidden)
+    scores = m._scores(head, 1., [3])(said.expand(20_000, 4).clone())
     torch.manual_seed(0)
-    drawn = m._draw(logits, 1., [3])[:, 0].bincount(minlength=4)/20_000
-    torch.testing.assert_close(drawn, torch.tensor([2., 0., 1., -torch.inf]).softmax(-1), atol=.01, rtol=0)
-    assert m._draw(logits, 0., [3]).unique().tolist() == [0]
+    tokens, log_probs = m._draw(scores, False)
+    likely = torch.tensor([2., 0., 1., -torch.inf]).softmax(-1)
+    torch.testing.assert_close(tokens.bincount(minlength=4)/20_000, likely, atol=.01, rtol=0)
+    torch.testing.assert_close(log_probs, likely[tokens].log())
+    assert m._draw(scores, True)[0].unique().tolist() == [0]
+    assert m._scores(head, .5, [])(said).tolist() == [[4., 0., 2., 10.]]

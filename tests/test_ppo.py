@@ -2,6 +2,7 @@
 import inspect
 import math
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from thinkact_nb import store as stores
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.words import chat, load_processor
-from thinkact_nb.model import load_model
+from thinkact_nb.model import Drawn, load_model
 from thinkact_nb.pool import SimPool, draw_scene
 
 PROFILE = get_profile('tiny')
@@ -93,16 +94,18 @@ def test_a_rollout_gives_the_critic_what_was_earned_and_the_policy_what_was_bett
 
 def test_the_reward_falls_on_a_texts_last_token(monkeypatch):
     "Guard: not on padding, and not before; rows are kept with the update that they are of."
-    made, kept, zeros = object.__new__(rl.PPOTrainer), [], torch.zeros(2, 3)
-    written = rl.Written(None, None, [[1, 2, 7], [3, 7]], None, None, [0, 0])
+    made, kept = object.__new__(rl.PPOTrainer), []
+    drawn = Drawn(torch.tensor([[1, 2, 7], [3, 7, 0]]), torch.tensor([3, 2]), torch.tensor([[-.1, -.2, -.3], [-.4, -.5, -9]]), torch.ones(2, 3, 4))
+    written = rl.Written(None, None, drawn.rows(), None, None, [0, 0])
     source = SimpleNamespace(written=lambda rows, trainer: written, came=lambda written: pd.DataFrame(dict(reward=[1., -1.])), keep=lambda table, update: kept.append(update) or {})
-    for name, method in dict(asked=lambda self, read, width: {}, scored=lambda self, batch: (zeros, None, None), tell=lambda self, rollout, written: None, log_mean=lambda self: None).items():
+    for name, method in dict(asked=lambda self, read, width: {}, reference=lambda self, batch: None, tell=lambda self, rollout, written: None, log_mean=lambda self: None).items():
         monkeypatch.setattr(rl.PPOTrainer, name, method)
-    made.__dict__.update(source=source, seconds={}, state=SimpleNamespace(global_step=5), args=SimpleNamespace(logging_steps=2), accelerator=SimpleNamespace(device='cpu'),
+    made.__dict__.update(source=source, shares=False, seconds={}, state=SimpleNamespace(global_step=5), args=SimpleNamespace(logging_steps=2), model=None, accelerator=SimpleNamespace(device='cpu', unwrap_model=lambda model: model),
                          processing_class=SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=9)))
     rollout = made.roll_out([])
     assert rollout.rewards.tolist() == [[0, 0, 1], [0, -1, 0]] and kept == [3]
     assert rollout.ids.tolist() == [[1, 2, 7], [3, 7, 9]] and torch.equal(rollout.mask, MASK) and rollout.episode.tolist() == [0, 0]
+    assert torch.equal(rollout.old, torch.tensor([[-.1, -.2, -.3], [-.4, -.5, 0]])) and rollout.values is None
 
 
 def test_an_update_is_twenty_lines_or_less():
@@ -294,12 +297,12 @@ def test_the_policys_loss_is_that_of_plain_arithmetic(rollout, clip, beta):
 @pytest.fixture
 def learning(tmp_path, monkeypatch):
     "A trainer with no model, whose texts are scored by hand."
-    def make(algo, scored, parts, steps=1, **settings):
+    def make(algo, scored, **settings):
         made, logged = object.__new__(rl.PPOTrainer), {}
         head = critic.ValueHead(3) if algo == 'ppo' else None
         alone = SimpleNamespace(reduce=lambda x, how: x, unwrap_model=lambda model: model)
         config = algorithms.rl_config(PROFILE, tmp_path, algo, 1, **dict(privileged=False) | settings)
-        made.__dict__.update(args=config, accelerator=alone, model=SimpleNamespace(value_head=head), _step=0, _buffered_inputs=parts, current_gradient_accumulation_steps=steps)
+        made.__dict__.update(args=config, accelerator=alone, model=SimpleNamespace(value_head=head))
         monkeypatch.setattr(rl.PPOTrainer, 'score', lambda self, model, batch, **_: scored(batch))
         monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: logged.update({name: float(x) for name, x in numbers.items()}))
         return made, logged
@@ -309,14 +312,14 @@ def learning(tmp_path, monkeypatch):
 def part(mask=MASK, **others):
     "A micro-batch of two texts, by TRL's names."
     zeros = torch.zeros(2, 3)
-    return dict(completion_mask=mask, old_per_token_logps=zeros, ref_per_token_logps=zeros, advantages=zeros, old_values=zeros, returns=zeros) | others
+    return dict(completion_mask=mask, minibatch_tokens=torch.tensor(mask.sum()), old_per_token_logps=zeros, ref_per_token_logps=zeros, advantages=zeros, old_values=zeros, returns=zeros) | others
 
 
 def test_the_loss_is_the_policys_and_the_critics(learning):
     "Guard: the critic's error is added with its weight, and the step's KL is estimated from the texts of the old policy."
     now, values = torch.tensor([[math.log(2), 0, 0], [0, 0, 5.]]), torch.tensor([[.1, 0, 0], [0, 0, 7.]])
     given = part(returns=torch.tensor([[1., 1, 1], [-1, -1, 0]]), advantages=torch.tensor([[1., 0, 0], [0, 3, 9]]))
-    made, logged = learning('ppo', lambda batch: (now, now*0 + 2, values), [given], beta=0.)
+    made, logged = learning('ppo', lambda batch: (now, now*0 + 2, values), beta=0.)
     loss = made._compute_loss(None, given)
     error = (.9**2 + 4)/5/2  # clipping takes the larger error, and none has moved beyond .2
     assert loss.item() == pytest.approx(-(1.2 + 3)/5 + .5*error) and logged['value_loss'] == pytest.approx(error)
@@ -328,12 +331,10 @@ def test_the_loss_is_the_policys_and_the_critics(learning):
 def test_the_loss_is_the_mean_over_the_minibatchs_tokens(learning, algo):
     "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
     masks, losses, returns = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2)), (1., 4.), (1., 3.)
-    parts = [part(mask, advantages=-loss*mask, returns=back*mask) for mask, loss, back in zip(masks, losses, returns)]
+    parts = [part(mask, advantages=-loss*mask, returns=back*mask, minibatch_tokens=torch.tensor(8)) for mask, loss, back in zip(masks, losses, returns)]
     zeros = torch.zeros(2, 3)
-    made, _ = learning(algo, lambda batch: (zeros, zeros, zeros if algo == 'ppo' else None), [*[part(torch.ones(2, 3))]*2, *parts], 2)
-    made.args.steps_per_generation = 4
-    total = 0
-    for made._step, one in ((6, parts[0]), (7, parts[1])): total += made._compute_loss(None, one).item()
+    made, _ = learning(algo, lambda batch: (zeros, zeros, zeros if algo == 'ppo' else None))
+    total = sum(made._compute_loss(None, one).item() for one in parts)
     policy, error = (6*1 + 2*4)/8, (6*.5 + 2*4.5)/8
     assert total == pytest.approx(policy + (made.args.value_weight*error if algo == 'ppo' else 0))
 
@@ -467,8 +468,8 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
         state = ()
         def written(self, rows, trainer):
             read = trainer.read([row['prompt'] for row in rows], [row['image'] for row in rows])
-            with trainer.clock('generate'): ids, texts = trainer.write(read)
-            return rl.Written([row['colour'] for row in rows], read, ids, texts, None)
+            with trainer.clock('generate'): drawn, texts = trainer.write(read)
+            return rl.Written([row['colour'] for row in rows], read, drawn, texts, None)
         def came(self, written):
             history.append([float(text.strip() == name) for text, name in zip(written.texts, written.about)])
             return pd.DataFrame(dict(reward=[reward(h) for h in history[-1]]))
@@ -500,6 +501,7 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(tmp_path):
     whole, seen = trainer._compute_loss, []
 
     def compare(model, inputs):
+        with torch.no_grad(): inputs['old_per_token_logps'] = trainer.score(model, inputs)[0]  # writing knows it but for rounding
         loss, mask = whole(model, inputs), inputs['completion_mask']
         if not seen:
             weights = [p for n, p in model.named_parameters() if p.requires_grad and 'value_head' not in n]
@@ -594,7 +596,7 @@ def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
     "Guard: a text that is dealt twice or cut short teaches something else."
     lengths = torch.tensor([5, 1, 7, 3, 2, 6, 4, 7])
     mask = (torch.arange(7) < lengths[:, None]).long()
-    batch = dict(prompt_ids=torch.zeros(8, 7), completion_mask=mask, completion_ids=torch.arange(8)[:, None].expand(8, 7), token_type_ids=torch.zeros(8, 14),
+    batch = dict(prompt_ids=torch.zeros(8, 7), scene=torch.arange(8), completion_mask=mask, completion_ids=torch.arange(8)[:, None].expand(8, 7), token_type_ids=torch.zeros(8, 14),
                  pixel_values=torch.zeros(8, 7, 2), facts=torch.zeros(8, 7, 3), advantages=torch.arange(8.), num_images=[1]*8, num_items_in_batch=mask.sum())
     torch.manual_seed(0)
     dealt = algorithms.deal(batch, 4, 2)
@@ -606,8 +608,26 @@ def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
         assert part['facts'].shape == (2, longest, 3) and part['token_type_ids'].shape == (2, 7 + longest)
         assert part['prompt_ids'].shape == (2, 7) and part['pixel_values'].shape == (2, 7, 2) and part['num_images'] == [1, 1]
         assert part['num_items_in_batch'] == mask.sum()
+    for two in (dealt[:2], dealt[2:]): assert {int(part['minibatch_tokens']) for part in two} == {sum(int(part['completion_mask'].sum()) for part in two)}
     assert max(lengths[texts[0]]) <= min(lengths[texts[1]]) and max(lengths[texts[2]]) <= min(lengths[texts[3]])  # of like length, within a minibatch
     assert [part['completion_ids'][:, 0].tolist() for part in algorithms.deal(batch, 4, 2)] != texts
+
+
+@pytest.mark.parametrize('dtype, temperature, near', [('float32', 1., 1e-4), ('float32', .7, 1e-4), ('float16', 1., .02)])
+def test_what_was_known_when_it_was_written_is_what_reading_it_says(tmp_path, dtype, temperature, near):
+    "Guard: old log-probabilities and values are not computed again; a token off, another temperature, a barred id or the hidden state after the token would make them those of other tokens."
+    small = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=70, dtype=dtype)
+    store = Store(tmp_path/'run', small)
+    shutil.copytree(SHIPPED/'sft', store.path('sft'), dirs_exist_ok=True)
+    trainer = rl.rl_trainer(store, SimPool(0), updates=1, temperature=temperature, beta=0.)
+    torch.nn.init.normal_(trainer.value_head.out.weight)
+    trainer.model.train()
+    rollout = trainer.roll_out([trainer.train_dataset[i] for i in range(8)])
+    lengths = rollout.mask.sum(1)
+    assert lengths.min() + 8 < lengths.max() and rollout.reference is None  # some left the batch early
+    with torch.no_grad(): read, _, values = trainer.score(trainer.model, rollout.batch, critic=trainer.value_head)
+    for written, said in ((rollout.old, read), (rollout.values, values)): torch.testing.assert_close(written*rollout.mask, said*rollout.mask, atol=near, rtol=near)
+    assert (rollout.old*rollout.mask).sum() < -10 and rollout.values.std() > .01
 
 
 def test_texts_scored_by_length_score_as_they_stand(tmp_path):
@@ -650,3 +670,97 @@ def test_a_few_texts_of_a_task_are_not_believed():
         squares[fact, fact], products[fact] = 50., 50.  # fifty tokens, each of which earned 1
         found = critic.ValueHead(4, width).fitted(squares, products)
         assert found[fact].item() == pytest.approx(worth, rel=1e-3) and not found[torch.arange(width) != fact].any()
+
+
+@pytest.fixture(scope='module')
+def scenes_of_four(tmp_path_factory):
+    "A trainer after a rollout of four scenes with four texts each, in two of which all texts earned the same; no KL."
+    small = replace(PROFILE, rl_batch=16, rl_micro_batch=4, max_new_tokens=20)
+    store = Store(tmp_path_factory.mktemp('four')/'run', small)
+    seed_all(0)
+    model = load_model(small, trainable=True)
+    for name, weights in model.named_parameters():
+        if 'lora_B' in name: torch.nn.init.normal_(weights, std=.02)
+    model.save_pretrained(store.path('sft'))
+    trainer = rl.rl_trainer(store, SimPool(0), 'grpo', updates=1, beta=0.)
+    trainer.model.train()
+    earned, judge = [.7]*4 + [1, -1, -1, .5] + [-1.]*4 + [-1, -1, 1, -1], ledger.judge
+    with pytest.MonkeyPatch.context() as given:
+        given.setattr(ledger, 'judge', lambda *asked: [replace(e, reward=r) for e, r in zip(judge(*asked), earned)])
+        trainer._generate_and_score_completions([trainer.train_dataset[i//4] for i in range(16)])
+    return trainer
+
+
+def slope(trainer, parts):
+    "The gradient of some micro-batches."
+    weights = [p for p in trainer.model.parameters() if p.requires_grad]
+    loss = sum(trainer._compute_loss(trainer.model, part) for part in parts)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+
+
+def test_texts_that_teach_nothing_are_left_out_and_the_gradient_stays(scenes_of_four, monkeypatch):
+    "Guard: half of the texts have no advantage; the mean of a minibatch counts their tokens all the same. With a KL or a critic every text teaches."
+    monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: None)
+    trainer, found, asked = scenes_of_four, [], []
+    for only in (False, True):
+        torch.manual_seed(0)
+        parts = algorithms.deal(trainer.batch, 4, 1, only)
+        found.append(slope(trainer, parts))
+    assert len(parts) == 4 and sum(len(part['completion_mask']) for part in parts) == 8
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+    assert found[0].norm() > 1e-3
+    nothing = algorithms.deal(trainer.batch | dict(advantages=trainer.batch['advantages']*0), 4, 2, True)
+    assert [len(part['completion_mask']) for part in nothing] == [1]*4  # a step is taken all the same
+    monkeypatch.setattr(rl, 'deal', lambda batch, parts, minibatches, only: asked.append(only) or [batch])
+    for trainer.beta, head in ((0., None), (.02, None), (0., torch.nn.Linear(1, 1))):
+        monkeypatch.setattr(rl.PPOTrainer, 'value_head', head)
+        monkeypatch.setattr(rl.GRPOTrainer, '_prepare_inputs', lambda self, rows: None)
+        trainer._step = 0
+        trainer._prepare_inputs([])
+    trainer.beta = 0.
+    assert asked == [True, False, False]
+
+
+def test_texts_of_a_scene_are_dealt_together():
+    "Guard: a scene is cut where a minibatch ends, and nowhere else; scenes of like length share a micro-batch."
+    lengths = torch.tensor([9, 1, 2, 2, 6, 7, 3, 3])
+    mask = (torch.arange(9) < lengths[:, None]).long()
+    batch = dict(prompt_ids=torch.zeros(8, 2), completion_mask=mask, scene=torch.arange(8)//2 + 5, number=torch.arange(8))
+    assert [part.tolist() for part in algorithms.by_length(torch.arange(8), lengths, batch['scene'], 2)] == [[2, 3, 6, 7], [0, 1, 4, 5]]
+    for seed in range(5):
+        torch.manual_seed(seed)
+        dealt = [part['number'].tolist() for part in algorithms.deal(batch, 4, 2)]
+        assert sorted(sum(dealt, [])) == list(range(8)) and all(b == a + 1 and not a % 2 for a, b in dealt)
+
+
+@pytest.mark.parametrize('window', [512, 40])
+def test_a_prompt_that_texts_share_changes_neither_loss_nor_gradient(scenes_of_four, monkeypatch, window):
+    "Guard: a text that saw another, positions that went on, or the token before a first one elsewhere would teach something else; with a window that is shorter than the prompt too."
+    trainer, logged, found = scenes_of_four, {}, []
+    monkeypatch.setattr(trainer.model.config.get_text_config(), 'sliding_window', window)
+    monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: logged.update({name: float(x) for name, x in numbers.items()}))
+    assert trainer.shares and trainer.batch['scene'].tolist() == [i//4 for i in range(16)]
+    head = critic.ValueHead(trainer.model.get_base_model().config.get_text_config().hidden_size)
+    torch.nn.init.normal_(head.out.weight, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    batch = trainer.batch | dict(advantages=torch.randn_like(trainer.batch['old_per_token_logps']))
+    for trainer.shares in (False, True):
+        torch.manual_seed(2)
+        parts = algorithms.deal(batch, 2, 1)
+        if trainer.shares: assert len(algorithms.share_prompts(parts[0]).ids) == 2
+        with torch.no_grad(): said = trainer.score(trainer.model, parts[0], 4, entropy=True, critic=head)
+        found.append((*(x*parts[0]['completion_mask'] for x in said), slope(trainer, parts), torch.tensor([logged['entropy'], logged['step_kl']])))
+    for apart, shared in zip(*found): torch.testing.assert_close(shared, apart, atol=1e-5 if apart.dim() == 1 else 1e-4, rtol=1e-4)
+    assert found[0][3].norm() > 1e-3
+
+
+def test_prompts_that_are_read_once_are_written_after_alike(scenes_of_four):
+    "Guard: the same numbers draw the same texts, whether four texts share a prompt or each reads it."
+    trainer, found = scenes_of_four, []
+    rows = [trainer.train_dataset[i//4] for i in range(16)]
+    read = trainer.read([row['prompt'] for row in rows], [row['image'] for row in rows])
+    for trainer.shares in (False, True):
+        torch.manual_seed(4)
+        found.append(trainer.write(read)[1])
+    assert found[0] == found[1] and len(set(found[0])) > 8
+

@@ -422,7 +422,30 @@ def test_an_error_in_the_simulator_is_a_crash_and_the_others_stand(workers):
     "Guard: an error raised in one episode ended all, and left the world as it was for the next."
     good, bad = SCENES[0], replace(SCENES[0], task='juggle')
     expected = run_episode((good, solve(good)))
-    with SimPool(workers) as pool: assert pool.run([good, bad, good], [solve(good)] * 3) == [expected, CRASHED, expected]
+    with SimPool(workers) as pool: assert pool.map(run_episode, [(scene, solve(good)) for scene in (good, bad, good)]) == [expected, CRASHED, expected]
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_what_comes_twice_runs_once_and_what_was_begun_is_not_begun_again(workers):
+    "Guard: each outcome goes to all who asked for it and to nobody else; an episode that was begun ahead and killed its worker is tried again, and one from before a stop is not waited for."
+    class Counted(SimPool):
+        begun = 0
+        def map(self, work, jobs, *others):
+            self.asked = jobs
+            return super().map(work, jobs, *others)
+        def _schedule(self, work, job):
+            self.begun += 1
+            return super()._schedule(work, job)
+    one, two, three = SCENES[:3]
+    jobs = [(one, solve(one)), (two, solve(two)), (one, solve(one)), (two, solve(one)), (three, None), (one, solve(one))]
+    with Counted(workers) as pool:
+        pool.begin(three, solve(three))
+        pool.stop()
+        for scene, program in jobs[1:5]: pool.begin(scene, program)
+        begun = pool.begun
+        for pid in pool.pids: os.kill(pid, signal.SIGKILL)
+        assert pool.run(*zip(*jobs)) == [run_episode(job) for job in jobs]
+        assert len(pool.asked) == len(set(jobs)) == 4 and (begun, pool.begun) in ([(0, 0)] if not workers else [(4, 5), (4, 6)])
 
 
 def test_a_job_that_always_kills_its_worker_is_named():

@@ -28,7 +28,6 @@ OVERRIDDEN = {
 # what it asks TRL for, and with what
 CALLED = {
     '_tokenize_prompts': ['prompts'],
-    '_generate_single_turn': ['prompt_ids', 'images', 'multimodal_fields', 'num_generations'],
     '_get_per_token_logps_and_entropies': ['model', 'input_ids', 'attention_mask', 'logits_to_keep'],
 }
 OURS = [cls for cls in PPOTrainer.__mro__ if cls.__module__ == PPOTrainer.__module__]
@@ -118,10 +117,9 @@ def test_a_rollout_is_what_trl_makes_of_the_same_rows(rolled):
 def test_the_loss_is_trls(rolled):
     "Guard: the clipped surrogate and the KL, and their gradients; ratios on both sides of the clip, advantages of both signs."
     trainer, ours, _ = rolled
-    trainer.current_gradient_accumulation_steps, trainer._step = 1, 0
+    trainer.current_gradient_accumulation_steps = 1
     torch.manual_seed(1)
-    parts = trainer._buffered_inputs = deal(ours, 2, 2)
-    part = parts[0]
+    part = deal(ours, 2, 1)[0]
     for name in ('old_per_token_logps', 'ref_per_token_logps'): part[name] = part[name] + .3*torch.randn_like(part[name])
     part['advantages'] = torch.randn_like(part['old_per_token_logps'])
     weights = [p for n, p in trainer.model.named_parameters() if p.requires_grad and 'value_head' not in n]
@@ -130,6 +128,6 @@ def test_the_loss_is_trls(rolled):
         loss = method._compute_loss(trainer, trainer.model, part)
         found.append((loss.detach(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])))
     (one, slope), (other, same) = found
-    torch.testing.assert_close(one, other*trainer._weight(), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(slope, same*trainer._weight(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(one, other*trainer._share(part), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(slope, same*trainer._share(part), atol=1e-6, rtol=1e-4)
     assert same.norm() > 1e-3

@@ -122,8 +122,8 @@ def test_a_rollout_has_the_turns_of_whole_episodes(rolled):
 
 def test_what_is_learned_from_is_what_was_written(rolled):
     for turn, ids, mask in zip(rolled.acted, rolled.rollout.ids, rolled.rollout.mask):
-        assert ids[mask.bool()].tolist() == turn.ids
-        assert rolled.processing_class.decode(turn.ids, skip_special_tokens=True).strip('\n') == turn.text
+        assert ids[mask.bool()].tolist() == turn.drawn.ids.tolist()
+        assert rolled.processing_class.decode(turn.drawn.ids, skip_special_tokens=True).strip('\n') == turn.text
 
 
 def test_an_episode_earns_on_its_last_turn(rolled):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SKIP', 'LOGITS', 'TARGETS', 'COMPACT', 'keep_memory', 'free_memory', 'leave_out_audio', 'load_base', 'fuse_head',
            'fuse_heads', 'first_rows', 'lora_config', 'trained_rows', 'new_adapter', 'check_adapter', 'load_model',
-           'exchange_adapter', 'decode', 'write', 'image_features']
+           'exchange_adapter', 'Drawn', 'decode', 'write', 'image_features']
 
 # %% ../nbs/03_model.ipynb #0d1b16bf
 # before peft, which imports bitsandbytes and would have it greet
@@ -15,6 +15,7 @@ import ctypes, functools, gc, math, types
 import bitsandbytes
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
@@ -108,16 +109,24 @@ def forward_adapters(self:TrainableTokensLayer, x, active_adapters, *args, **kwa
 # %% ../nbs/03_model.ipynb #e8afbe02
 LOGITS = 2**24  # in memory at once
 
-def _scorer(model, temperature, barred):
-    "What scores hidden states against labels; the ids that are `barred` do not count."
+def _scores(model, temperature, barred):
+    "What makes scores of hidden states: log-probabilities but for a constant; ids that are `barred` have none."
     cap = model.config.get_text_config().final_logit_softcapping
-    def score(hidden, label): # (tokens, width), (tokens)
+    def score(hidden): # (tokens, width)
         logits = model.get_output_embeddings()(hidden).float()  # a module, so adapters and casts count
         if cap: logits = cap * (logits / cap).tanh()
         scores = logits / temperature  # (tokens, vocabulary)
         if barred:
             lowest = torch.finfo(scores.dtype).min
             scores.index_fill_(-1, torch.tensor(barred, device=scores.device), lowest)
+        return scores
+    return score
+
+def _scorer(model, temperature, barred):
+    "What scores hidden states against labels; the ids that are `barred` do not count."
+    scores_of = _scores(model, temperature, barred)
+    def score(hidden, label): # (tokens, width), (tokens)
+        scores = scores_of(hidden)
         log_p = scores.log_softmax(-1)
         entropy = -(log_p.exp() * log_p).sum(-1)
         return log_p.gather(-1, label[:, None])[:, 0], entropy, scores.argmax(-1) == label
@@ -279,12 +288,33 @@ def exchange_adapter(
 # %% ../nbs/03_model.ipynb #050fc4c1
 COMPACT = 8  # tokens between looks for texts that have ended
 
-def _draw(logits, temperature, barred):
-    "The next token of each text, (texts, 1)."
-    scores = logits.float()
-    scores[:, barred] = -torch.inf
-    if not temperature: return scores.argmax(-1, keepdim=True)
-    return torch.multinomial((scores / temperature).softmax(-1), 1)
+class Drawn(NamedTuple):
+    "Texts as they were drawn, padded on the right; what is known of a token was known when it was drawn."
+    ids: torch.Tensor       # (texts, tokens)
+    lengths: torch.Tensor   # (texts,): tokens, the one that ends a text among them
+    log_probs: torch.Tensor # (texts, tokens): at the temperature of the drawing
+    hidden: torch.Tensor    # (texts, tokens, width): the last hidden state, which the token follows
+
+    def rows(self):
+        "The same for each text, which ends where it ends."
+        return [Drawn(ids[:n], n, log_probs[:n], hidden[:n]) for ids, n, log_probs, hidden in zip(*self)]
+
+def _draw(scores, greedy):
+    "The next token of each text and its log-probability, (texts,) each."
+    token = scores.argmax(-1, keepdim=True) if greedy else torch.multinomial(scores.softmax(-1), 1)
+    return token[:, 0], scores.log_softmax(-1).gather(-1, token)[:, 0]
+
+def _read_prompts(read, inputs, each):
+    "What is kept of prompts for `each` texts behind each of them: the cache, masks, places and last hidden states."
+    mask = inputs["attention_mask"]
+    place = (mask.cumsum(1) - 1).clamp(min=0)
+    seen = read(**inputs, position_ids=place, use_cache=True)
+    name = "cache" if "cache" in seen else "past_key_values"  # as transformers calls it
+    kept = mask, place[:, -1:], seen.last_hidden_state[:, -1]
+    if each > 1:
+        seen[name].batch_repeat_interleave(each)
+        kept = [x.repeat_interleave(each, 0) for x in kept]
+    return {name: seen[name]}, *kept
 
 # %% ../nbs/03_model.ipynb #a1d1e729
 @torch.no_grad()
@@ -294,29 +324,36 @@ def decode(
     ends:list[int],    # ids that end a text
     pad:int,           # id that fills the rest
     most:int,          # tokens
-    temperature=0.,    # 0: greedy
-    barred:list[int]=() # ids that are never written
-) -> torch.Tensor: # (texts, tokens): what is written after each prompt
+    temperature=0.,    # 0: greedy, with the log-probabilities of 1
+    barred:list[int]=(), # ids that are never written
+    heard=None,        # called with the number and the tokens of a text that has ended while others go on
+    each:int=1         # texts behind each prompt, which is read once
+) -> Drawn: # what is written after each prompt
     "Token by token, like `generate`; but texts that have ended leave the batch, and the others go on faster."
-    mask, ends = inputs["attention_mask"], torch.tensor(ends, device=inputs["input_ids"].device)
-    written, rows = torch.full((len(mask), most), pad, device=mask.device), torch.arange(len(mask), device=mask.device)
-    place = (mask.cumsum(1) - 1).clamp(min=0)
-    seen = model(**inputs, position_ids=place, use_cache=True, logits_to_keep=1)
-    name = "cache" if "cache" in seen else "past_key_values"  # as transformers calls it
-    cache, place = {name: seen[name]}, place[:, -1:]
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    read, scores_of = base.base_model, _scores(model, temperature or 1., list(barred))
+    cache, mask, place, last = _read_prompts(read, inputs, each)
+    n, device, (kept,) = len(mask), mask.device, cache.values()
+    ids, rows = torch.full((n, most), pad, device=device), torch.arange(n, device=device)
+    log_probs, hidden = torch.zeros(n, most, device=device), last.new_zeros(n, most, last.shape[-1])
+    ended = lambda some: torch.isin(some, torch.tensor(ends, device=device))
     for step in range(most):
-        token = _draw(seen.logits[:, -1], temperature, list(barred))
-        written[rows, step] = token[:, 0]
-        going = ~torch.isin(written[rows, :step + 1], ends).any(1)
+        token, log_prob = _draw(scores_of(last), not temperature)
+        ids[rows, step], log_probs[rows, step] = token, log_prob
+        hidden[rows, step] = last
+        going = ~ended(ids[rows, :step + 1]).any(1)
         if step + 1 == most or not going.any(): break
         if step % COMPACT == COMPACT - 1 and not going.all():
-            kept = going.nonzero()[:, 0]
-            cache[name].batch_select_indices(kept)
-            rows, token, mask, place = rows[kept], token[kept], mask[kept], place[kept]
+            for i in rows[~going].tolist() if heard else ():
+                heard(i, ids[i, :ended(ids[i]).int().argmax() + 1])
+            kept.batch_select_indices(going.nonzero()[:, 0])
+            rows, token, mask, place = rows[going], token[going], mask[going], place[going]
         mask, place = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), place + 1
-        seen = model(input_ids=token, attention_mask=mask, position_ids=place, use_cache=True, **cache)
-    ended = torch.isin(written, ends)
-    return written[:, :step + 1].masked_fill(((ended.cumsum(1) - ended.int()) > 0)[:, :step + 1], pad)
+        seen = read(input_ids=token[:, None], attention_mask=mask, position_ids=place, use_cache=True, **cache)
+        last = seen.last_hidden_state[:, -1]
+    ids, over = ids[:, :step + 1], ended(ids[:, :step + 1])
+    over = over.cumsum(1) - over.int() > 0
+    return Drawn(ids.masked_fill(over, pad), (~over).sum(1), log_probs[:, :step + 1], hidden[:, :step + 1])
 
 # %% ../nbs/03_model.ipynb #050fc4c3
 @torch.no_grad()
@@ -343,9 +380,9 @@ def write(
         seen = [[Image.fromarray(image)] for image in images[i:i + batch]]
         inputs = processor(text=texts[i:i + batch], images=seen, add_special_tokens=False, padding=True,
                            return_tensors="pt").to(model.device)
-        ids = decode(model, inputs, [tokenizer.eos_token_id], tokenizer.pad_token_id, max_new_tokens, temperature,
-                     forbidden(model.config))
-        out += tokenizer.batch_decode(ids, skip_special_tokens=True)
+        drawn = decode(model, inputs, [tokenizer.eos_token_id], tokenizer.pad_token_id, max_new_tokens, temperature,
+                       forbidden(model.config))
+        out += tokenizer.batch_decode(drawn.ids, skip_special_tokens=True)
     return [start + text.strip("\n") for start, text in zip(starts, out)]
 
 # %% ../nbs/03_model.ipynb #fada3f11

@@ -117,7 +117,9 @@ class SimPool:
         workers:int=2,    # processes; 0: in this process
         limit:float=60.,  # seconds a job may take
         attempts:int=3    # how often a job is tried that kills or hangs its worker
-    ): self.workers, self.limit, self.attempts, self._threads, self._alive = workers, limit, attempts, None, set()
+    ):
+        self.workers, self.limit, self.attempts, self._threads, self._alive = workers, limit, attempts, None, set()
+        self._begun = {}  # job: an episode that was begun ahead
 
     def __enter__(self): return self
     def __exit__(self, *error): self.stop()
@@ -142,13 +144,30 @@ class SimPool:
         if left: self._give_up([jobs[i] for i in left], lost is None or len(left) == len(jobs) > 1)
         return results
 
-    def run(self, scenes, programs, progress=None) -> list[Outcome]:
-        "The outcome of each program in its scene."
-        return self.map(run_episode, list(zip(scenes, programs)), progress, CRASHED)
-
     def images(self, scenes, size=128, progress=None) -> list[np.ndarray]:
         "The image of each scene."
         return self.map(draw_scene, [(s, size) for s in scenes], progress)
+
+# %% ../nbs/01c_pool.ipynb #f1c00001
+@patch
+def run(self:SimPool, scenes, programs, progress=None) -> list[Outcome]:
+    "The outcome of each program in its scene; what comes twice runs once."
+    jobs = list(zip(scenes, programs))
+    once = list(dict.fromkeys(jobs))
+    came = dict(zip(once, self.map(run_episode, once, progress, CRASHED)))
+    return [came[job] for job in jobs]
+
+@patch
+def begin(self:SimPool, scene, program):
+    "Have the workers begin an episode that `run` will be asked for, while this process does something else."
+    job = scene, program
+    if self.workers and program and job not in self._begun:
+        self._begun[job] = self._schedule(run_episode, job)
+
+@patch
+def _ahead(self:SimPool, work, job):
+    "The future of an episode that was begun ahead; None if this job was not."
+    return self._begun.pop(job, None) if work is run_episode else None
 
 # %% ../nbs/01c_pool.ipynb #6be7a1d9
 @patch
@@ -156,7 +175,7 @@ def _pass(self:SimPool, work, jobs, left, results, shown):
     "Try the jobs that are left; returns those that are left then."
     lost = []
     try:
-        for i, future in [(i, self._schedule(work, jobs[i])) for i in left]:
+        for i, future in [(i, self._ahead(work, jobs[i]) or self._schedule(work, jobs[i])) for i in left]:
             try: results[i] = self._result(future)
             except Lost: lost.append(i)
             else: shown.update()
@@ -246,6 +265,7 @@ def _end(self:SimPool, worker):
 def stop(self:SimPool):
     "End the workers, whatever they are doing. The pool can be used again."
     threads, self._threads = self._threads, None
+    self._begun.clear()
     if threads is None: return
     threads.shutdown(wait=False, cancel_futures=True)
     for worker in list(self._alive): worker.process.kill()

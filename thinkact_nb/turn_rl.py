@@ -18,6 +18,7 @@ from .checkpoints import Store
 from .sim import Scene, SceneKey, is_success, make_scene, parse_turn
 from .pool import SimPool
 from .words import chat
+from .model import Drawn
 from .reward import Episode, as_episode, episode_table, with_mishaps
 from .data import claims
 from .critic import Expected, facts
@@ -49,7 +50,7 @@ class Turn(NamedTuple):
     episode: int    # its number in the rollout
     look: Look      # with its picture
     text: str
-    ids: list[int]  # tokens written
+    drawn: Drawn    # its tokens
     mishap: str     # a name in `DISTURBANCES`, or ""
     played: Played  # the whole episode
 
@@ -92,8 +93,8 @@ class _Heard:
 
     def answer(self, looks, begun=None):
         read = self.trainer.read([chat(look.asked) for look in looks], [Image.fromarray(look.image) for look in looks])
-        with self.trainer.clock("generate"): ids, texts = self.trainer.write(read)
-        self.written |= {(look.scene, look.turn): (look, tokens) for look, tokens in zip(looks, ids)}
+        with self.trainer.clock("generate"): drawn, texts = self.trainer.write(read)
+        self.written |= {(look.scene, look.turn): (look, row) for look, row in zip(looks, drawn)}
         return texts
 
 def play_turns(
@@ -114,7 +115,8 @@ def play_turns(
         trainer.seconds["simulate"] -= trainer.seconds["generate"] - before
         for k, (mishap, played) in enumerate(zip(mishaps[some], episodes), begun):
             seen = [heard.written[look.scene, look.turn] for look, _ in played.turns]
-            turns += [Turn(k, look, text, ids, mishap, played) for (look, ids), (_, text) in zip(seen, played.turns)]
+            both = zip(seen, played.turns)
+            turns += [Turn(k, look, text, drawn, mishap, played) for (look, drawn), (_, text) in both]
         begun = some.stop
     return turns[:len(rows)]
 
@@ -138,8 +140,8 @@ class Turns(Ledger):
         turns = play_turns(rows, trainer, self.pool)
         images = [Image.fromarray(turn.look.image) for turn in turns]
         read = trainer.read([chat(turn.look.asked) for turn in turns], images)
-        ids, texts, number = zip(*((turn.ids, turn.text, turn.episode) for turn in turns))
-        return Written(turns, read, ids, texts, images, number)
+        drawn, texts, number = zip(*((turn.drawn, turn.text, turn.episode) for turn in turns))
+        return Written(turns, read, drawn, texts, images, number)
 
     def came(self, written):
         "A row for each turn; what its episode earned stands on the last."

@@ -197,6 +197,71 @@ def reinforcement(updates=4):
     for phase in ('generate', 'simulate', 'score', 'learn'): tell(f'share of a PPO update: {phase}', statistics.median(r[f'seconds_{phase}'] for r in rows)/ours, '', 1.)
 
 
+def in_turns(repeat=5, **ways):
+    "Seconds of each way, the median of `repeat` calls; in turns, so that what else the machine does slows all of them."
+    times = {name: [] for name in ways}
+    for _ in range(repeat):
+        for name, way in ways.items(): times[name].append(seconds(way, 1))
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def throughput(texts=64):
+    "What an update spares: each way beside the one without it, by the policy that comes with the package."
+    import shutil
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+    import torch
+    from thinkact_nb.algorithms import deal
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.pool import SimPool, run_episode
+    from thinkact_nb.sim import make_scene, parse_output
+    from thinkact_nb.store import SHIPPED, Store
+    from thinkact_nb.trainer import rl_trainer
+    store = Store(Path(tempfile.mkdtemp())/'run', replace(get_profile('tiny'), rl_batch=texts))
+    shutil.copytree(SHIPPED/'sft', store.path('sft'), dirs_exist_ok=True)
+    micro, parts = store.profile.rl_micro_batch, texts//store.profile.rl_micro_batch
+
+    def rolled(trainer, shares=False, ahead=False):
+        "A rollout in one way or another, of which `read` is a part."
+        k, begin = trainer.num_generations, pool.begin
+        trainer.shares = shares
+        if not ahead: pool.begin = lambda *job: None
+        torch.manual_seed(0)
+        trainer._generate_and_score_completions([trainer.train_dataset[i//k] for i in range(texts)])
+        pool.begin = begin
+        return trainer.batch
+
+    def read(trainer, batch):
+        with torch.no_grad(): trainer.score(trainer.model, batch, micro, critic=trainer.value_head)
+
+    def learn(trainer, batch, only=False, shares=False):
+        trainer.shares = shares
+        for part in deal(batch, parts, 1, only): trainer._compute_loss(trainer.model, part).backward()
+
+    with SimPool(1) as pool, silent():
+        one, four = (rl_trainer(store, pool, algo, updates=1, beta=0.) for algo in ('ppo', 'grpo'))
+        for trainer in (one, four): trainer.model.train()
+        batch = rolled(one)
+        kept = in_turns(3, now=lambda: rolled(one), before=lambda: read(one, rolled(one)))
+        ahead = in_turns(3, now=lambda: rolled(one, ahead=True), before=lambda: rolled(one))
+        written = in_turns(3, now=lambda: rolled(four, shares=True), before=lambda: rolled(four))
+        batch = rolled(four, shares=True)
+        half = batch | dict(advantages=batch['advantages']*(batch['scene'] % 2)[:, None])
+        some = in_turns(3, now=lambda: learn(four, half, True), before=lambda: learn(four, half))
+        shared = in_turns(3, now=lambda: learn(four, batch, shares=True), before=lambda: learn(four, batch | dict(scene=torch.arange(texts))))
+        said = four.rollout.episodes
+        jobs = [(make_scene(*key), parse_output(text).program) for *key, text in zip(said.task, said.level, said.seed, said.output)]
+        once = in_turns(3, now=lambda: pool.run(*zip(*jobs)), before=lambda: pool.map(run_episode, jobs))
+    for name, took in {f'a rollout of {texts} texts that keeps what writing knew; reference: each text read once more': kept,
+                       'a rollout whose episodes begin while texts are written; reference: afterwards': ahead,
+                       'a rollout of four texts a scene that reads a prompt once; reference: once for each text': written,
+                       'learning where half of the texts teach nothing; reference: from all of them': some,
+                       'learning from four texts a scene in one row; reference: each in its own': shared,
+                       'episodes of four texts a scene, equal ones once; reference: each': once}.items():
+        tell(f'{name}, same run', took['now'], 's', took['before'])
+
+
 def evaluation(n=300):
     "Two arms on the same scenes, greedily decoded, with adapters that say what the demo's say if it was run; and where the time goes."
     import tempfile
@@ -256,4 +321,4 @@ def command_line():
 
 if __name__ == '__main__':
     with silent(): import thinkact_nb.world  # noqa: F401, PyBullet greets
-    for part in (simulator, pools, datasets, training, reinforcement, evaluation, command_line): part()
+    for part in (simulator, pools, datasets, training, reinforcement, throughput, evaluation, command_line): part()
