@@ -128,15 +128,15 @@ def test_what_the_install_cell_installs_is_what_settings_say():
 
 def test_each_notebook_has_the_same_install_cell_and_a_changed_one_is_found():
     sys.path.insert(0, str(ROOT/'tools'))
-    import links
+    import house, links
     from nbdev.config import get_config
     cfg = get_config(cfg_name='settings.ini', path=ROOT)
-    for path in sorted(p for p in (ROOT/'nbs').glob('*.ipynb') if p.stem != 'index'):
+    for path in house.pages():
         text = path.read_text(encoding='utf-8')
-        same, shared = links.with_shared(text, path.stem, cfg)
+        same, shared = links.with_shared(text, house.name_of(path), cfg)
         assert same == text and shared.count(links.INSTALL) == 1, path.name
         changed = text.replace('from thinkact_nb.colab import install; install()', 'import thinkact_nb')
-        assert links.with_shared(changed, path.stem, cfg)[0] != changed
+        assert links.with_shared(changed, house.name_of(path), cfg)[0] != changed
 
 
 class Gpu:

@@ -155,7 +155,7 @@ def test_whoever_opens_a_text_says_utf8(folder):
     "Guard: thirty calls without encoding=; a Korean Windows reads and writes cp949 then. Lessons of notebooks count too."
     found = []
     for path in sorted((ROOT/folder).glob('*.py')): found += [f'{path.name}:{line} {what}' for line, what in unsaid(ast.parse(path.read_text(encoding='utf-8')))]
-    for path in sorted((ROOT/folder).glob('*.ipynb')):
+    for path in sorted((ROOT/folder).rglob('*.ipynb')):
         for i, cell in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
             source = '\n'.join(line for line in ''.join(cell['source']).split('\n') if not line.lstrip().startswith(('%', '!')))
             if cell['cell_type'] == 'code': found += [f'{path.name} [{i}] {what}' for _, what in unsaid(ast.parse(source))]

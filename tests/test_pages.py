@@ -16,7 +16,9 @@ from thinkact_nb.store import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
-RESULTS = [path for path in sorted((ROOT/'nbs').glob('0[3-9]*.ipynb')) if '**Result.**' in path.read_text(encoding='utf-8')]
+import house
+
+RESULTS = [path for path in house.lessons() if '**Result.**' in path.read_text(encoding='utf-8')]
 
 
 def code_until_result(path):
@@ -31,12 +33,12 @@ def code_until_result(path):
 
 def test_the_numbered_pages_from_03_to_09_open_with_a_result():
     "Guard: results first; what comes later is how."
-    spine = {path.stem[:2] for path in RESULTS if path.stem[2] == '_'}
+    spine = {path.stem[:2] for path in RESULTS if house.in_course(path.stem)}
     assert spine == {f'0{n}' for n in range(3, 10)}
     assert all(code_until_result(path)[2] <= 9 for path in RESULTS)
 
 
-@pytest.mark.parametrize('path', RESULTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', RESULTS, ids=house.name_of)
 def test_a_result_is_what_the_tables_give(path):
     "Guard: a table was made again and the page's first sentence was not."
     begun, cell, _ = code_until_result(path)
@@ -62,12 +64,11 @@ def shows(cell):
 
 def test_every_page_from_01_shows_a_picture_by_its_tenth_cell():
     "Guard: pictures first; who opens a page sees at a glance what it is about."
-    pages = [path for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')) if path.stem >= '01']
-    cells = {path.stem: json.loads(path.read_text(encoding='utf-8'))['cells'] for path in pages}
+    cells = {house.name_of(path): house.cells(path) for path in house.lessons()}
     silent = ('#@markdown', 'outdated_note(')  # the form of 02 to 09, and a note that is mostly empty
     own = {name: [cell for cell in some if not any(mark in ''.join(cell['source']) for mark in silent)] for name, some in cells.items()}
     late = {name for name, some in own.items() if not any(map(shows, some[:10]))}
-    assert len(pages) > 30 and late == set(NO_PICTURE)
+    assert len(cells) > 30 and late == set(NO_PICTURE)
 
 
 def test_the_front_page_says_what_the_tables_give():
@@ -137,7 +138,7 @@ def test_a_report_of_a_t4_has_what_is_needed_to_use_it():
     assert not any(fields[name].get('validations', {}).get('required') for name in ('receipt', 'stopped')), 'a run may end before either'
 
 
-PROSE = ('README.md', 'README.ko.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'Makefile', 'space/README.md', 'space/app.py', '.github/workflows/*.yaml', 'nbs/*.ipynb',
+PROSE = ('README.md', 'README.ko.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'Makefile', 'space/README.md', 'space/app.py', '.github/workflows/*.yaml', 'nbs/**/*.ipynb',
          'thinkact_nb/templates/*.md', 'tools/*.jinja')
 
 
@@ -170,10 +171,10 @@ def test_counts_versions_and_sizes_in_prose_come_from_one_place():
 
 
 def test_the_time_of_a_page_is_the_same_on_it_and_on_the_front_page():
-    rows = re.findall(r'(?m)^\| \[(\w+)\]\(nbs/\w+\.ipynb\) \| .*? \| (.*?) \|', (ROOT/'README.md').read_text(encoding='utf-8'))
+    rows = re.findall(r'(?m)^\| \[[\w/]+\]\(nbs/([\w/]+)\.ipynb\) \| .*? \| (.*?) \|', (ROOT/'README.md').read_text(encoding='utf-8'))
     odd, seen = [], 0
     for name, time in rows:
-        cells = json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf-8'))['cells']
+        cells = house.cells(house.path_of(name))
         m = re.search(r'Run all on a free T4: (?:about |under )?([\w ]+)', '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'))
         seen += bool(m)
         if m and m[1] != time: odd.append(f'{name}: {m[1]}, and {time} on the front page')

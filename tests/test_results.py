@@ -57,7 +57,7 @@ def test_a_page_that_does_not_say_so_is_found(tmp_path, monkeypatch):
         return results.unsaid()
     assert "tables/swaps.parquet, which is outdated" in found()[0]
     cells.append(dict(cell_type="code", source=["#| echo: false\n", 'Markdown(outdated_note("tables/swaps.parquet"))'], outputs=[]))
-    assert found() == ["06_page.ipynb does not say what is outdated: run tools/results.py --tell"]
+    assert found() == ["06_page does not say what is outdated: run tools/results.py --tell"]
     cells[-1]["outputs"] = results.output(note)
     assert note and found() == []
     cells[0]["source"] = ["#| export\n", *cells[0]["source"]]

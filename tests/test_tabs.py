@@ -15,7 +15,10 @@ from thinkact_nb.report import findings
 from thinkact_nb.store import PAGES, SHIPPED, Store, remembered
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = {path.stem: [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code'] for path in sorted((ROOT/'nbs').glob('*.ipynb'))}
+sys.path.insert(0, str(ROOT/'tools'))
+import house
+
+NOTEBOOKS = {house.name_of(path): [''.join(c['source']) for c in house.cells(path) if c['cell_type'] == 'code'] for path in house.pages()}
 
 
 def test_what_makes_part_of_a_run_asks_for_hub_at_the_top():
@@ -41,7 +44,6 @@ def test_nothing_that_takes_longer_than_five_minutes_begins_by_itself():
 
 def test_a_form_is_filled_in_as_a_learner_would():
     "Guard: `make test-tabs` would run each page without a repository and without training, and find nothing."
-    sys.path.insert(0, str(ROOT/'tools'))
     from run_all import LENT, cells, needed
     filled = cells(NOTEBOOKS['04_sft'][1], HUB='you/robot', TRAIN=True)
     assert '\nHUB = "you/robot" #@param' in filled and '\nTRAIN = True #@param' in filled and cells(NOTEBOOKS['02_data'][1]) == NOTEBOOKS['02_data'][1]

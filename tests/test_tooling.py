@@ -1,5 +1,6 @@
 "The tools around the notebooks, on a tiny project of two notebooks."
 import ast
+import graphlib
 import json
 import os
 import re
@@ -14,15 +15,21 @@ import pytest
 os.environ.pop('VIRTUAL_ENV', None)  # of the shell that runs the tests: IPython warns of one that is not its own
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
+import boxes
+import house
+
 PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=='
 
 INDEX = [('markdown', '<a href="00_first.ipynb"><img src="dot.svg" alt="Open In Colab"/></a>'),
          ('markdown', '# Tiny\n> a project for tests'),
-         ('markdown', 'Read [the first](00_first.ipynb#double) and the [licence](https://www.apache.org/licenses/).'),
+         ('markdown', 'Read [the first](00_first.ipynb#double), [the second](deep/second.ipynb) and the [licence](https://www.apache.org/licenses/).'),
          ('code', "table = {'a': abs}\ntable['a'](-1)")]
 FIRST = [('markdown', '# First\n> one function'), ('code', '#| default_exp first'),
          ('code', '#| export\ndef double(x): # a number\n    "Twice `x`"\n    return 2*x'),
          ('code', 'assert double(2) == 4\ndouble(2)'), ('markdown', 'Back to the [start](index.ipynb), see ![a dot](dot.svg).')]
+SECOND = [('markdown', '# Second\n> one more'), ('code', '#| default_exp second'), ('code', '#| export\nfrom thinkact_nb.first import double'),
+          ('code', '#| export\ndef twice(x): # a number\n    "Four times `x`, by `double`"\n    return double(double(x))'),
+          ('markdown', 'From [the first](../00_first.ipynb#double) to the [start](../index.ipynb), see ![a dot](../dot.svg).')]
 
 
 def notebook(cells):
@@ -50,12 +57,14 @@ def made(tmp_path_factory):
     nbs = project/'nbs'
     nbs.mkdir()
     shutil.copy(ROOT/'settings.ini', project)
-    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: All, contents: [00_first.ipynb]}]}}\n', encoding='utf-8')
+    (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, {section: All, contents: [00_first.ipynb, deep/second.ipynb]}]}}\n', encoding='utf-8')
     (nbs/'_quarto.yml').symlink_to('../_quarto.yml')
     (nbs/'dot.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>', encoding='utf-8')
     (nbs/'styles.css').touch()
     write(nbs/'index.ipynb', notebook(INDEX))
     write(nbs/'00_first.ipynb', notebook(FIRST))
+    (nbs/'deep').mkdir()
+    write(nbs/'deep/second.ipynb', notebook(SECOND))
     assert run(project, 'from nbdev.doclinks import nbdev_export as e; e.__wrapped__()') == (0, '')
     assert run(project, 'readme.py') == (0, '')
     return project
@@ -120,6 +129,17 @@ def test_site(project):
     assert 'href="first.html#double"' in (project/'_docs/index.html').read_text(encoding='utf-8')
 
 
+def test_a_page_in_a_folder(project):
+    "Guard: links, pictures, style, search and module of a page that lies deeper than the index."
+    assert run(project, 'build_site.py')[0] == 0
+    page = (project/'_docs/deep/second.html').read_text(encoding='utf-8')
+    assert all(f'"../{name}"' in page for name in ('first.html#double', 'index.html', 'dot.svg', 'site.css', 'site.js', 'search.js', 'first.html'))
+    assert 'href="deep/second.html"' in (project/'_docs/first.html').read_text(encoding='utf-8') and '"deep/second.html#twice"' in (project/'_docs/search.js').read_text(encoding='utf-8')
+    module = (project/'thinkact_nb/second.py').read_text(encoding='utf-8')
+    assert 'File to edit: ../nbs/deep/second.ipynb' in module and "'deep/second.html#twice'" in (project/'thinkact_nb/_modidx.py').read_text(encoding='utf-8')
+    assert '(nbs/deep/second.ipynb)' in (project/'README.md').read_text(encoding='utf-8')
+
+
 def test_site_names_every_broken_link(project):
     bad = [('markdown', 'A [page](99_gone.ipynb), an [anchor](00_first.ipynb#nowhere), a picture ![](gone.png).')]
     write(project/'nbs/index.ipynb', notebook(INDEX + bad))
@@ -131,7 +151,7 @@ def test_site_names_every_broken_link(project):
 def test_site_names_notebooks_outside_the_sidebar(project):
     (project/'_quarto.yml').write_text('website: {sidebar: {contents: [index.ipynb, 01_gone.ipynb]}}\n', encoding='utf-8')
     status, said = run(project, 'build_site.py')
-    assert status == 1 and 'the sidebar names 01_gone.ipynb' in said and '00_first.ipynb is not in the sidebar' in said
+    assert status == 1 and 'the sidebar names 01_gone.ipynb' in said and all(f'{name}.ipynb is not in the sidebar' in said for name in ('00_first', 'deep/second'))
 
 
 def test_linkcheck(tmp_path):
@@ -205,7 +225,7 @@ def test_run_notebooks_reads_directives_of_nbdev_2_and_3(directives, left):
     assert left_out(directives, {'cuda', 'slow'}) == left
 
 
-@pytest.mark.parametrize('path', sorted((ROOT/'nbs').glob('*.ipynb')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', [*map(house.path_of, house.names())], ids=house.name_of)
 def test_every_cell_has_an_id_of_its_own_and_texts_are_lines(path):
     "Guard: one id stood twice in 07d_turns, and two SVGs were one line each; nbdev 3 changes both."
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
@@ -358,29 +378,50 @@ def test_the_korean_readme_has_the_same_commands_and_links():
     for same in (blocks, commands, notebooks): assert same(english) == same(korean) and same(english)
 
 
-def pages():
-    "What each page exports and what it imports of the package, in the order of the files: (page, module, [(module, name)])"
-    for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
-        cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
-        module = next((m[1] for s in cells for m in [re.search(r'default_exp (\w+)', s)] if m), None)
-        tree = ast.parse('\n'.join(s for s in cells if s.startswith('#| export')))
-        found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').split('.')[0] == 'thinkact_nb']
-        named = [(n.module.partition('.')[2], a.name) for n in found for a in n.names]
-        yield path.stem, module, [(of or name, name) for of, name in named if of or name != '__version__']
-
-
 def test_a_page_imports_only_pages_before_it():
-    "Guard: the pages are read in the order of the files, so what a page takes must have been shown."
-    seen, late = set(), []
-    for page, module, imported in pages():
-        late += [f'{page} imports {name} of {of}' for of, name in imported if of not in seen]
-        seen.add(module)
-    assert not late and {'env', 'store', 'sim', 'cli'} <= seen
+    "Guard: what a page takes must have been shown. The course comes first in the sidebar, so its pages may also take what lies in a box; but no page takes itself round a corner."
+    place, taken = {name: n for n, name in enumerate(house.names())}, boxes.takes()
+    late = [f'{page} imports from {other}' for page, others in taken.items() for other in others if place[other] >= place[page] and not (house.in_course(page) and '/' in other)]
+    assert not late and {'00_env', '01_sim', '06_ppo'} <= set(taken) and len(taken) > 30
+    assert [*graphlib.TopologicalSorter(taken).static_order()]
+
+
+def test_a_box_takes_only_of_boxes_that_stand_below_it():
+    "Guard: an arrow of the house that leads upward; two boxes that take of each other are one."
+    floor = {box: n for n, box in enumerate(house.boxes())}
+    assert not [f'{a} takes of {b}' for a, b in boxes.arrows() if floor[b] > floor[a]]
+
+
+def test_the_picture_of_the_house_is_drawn_from_the_imports():
+    "Guard: a module moves, and the picture says otherwise. `python tools/boxes.py` draws it again."
+    assert boxes.PICTURE.read_text(encoding='utf-8') == boxes.drawn()
+    assert all(box in boxes.ABOUT for box in boxes.drawn_boxes())
+
+
+def test_nbs_holds_the_course_and_folders():
+    "Guard: a page that is of no box, a folder that the sidebar does not have, two pages of one address."
+    names = house.names()
+    top = [name for name in names if '/' not in name]
+    assert not [name for name in top if name not in house.FRONT and not house.in_course(name) and not re.match(r'\d', name)]
+    listed = [item.removesuffix('.ipynb') for item in house.leaves(house.sidebar())]
+    assert sorted(listed) == sorted(names) and len({*map(house.address, names)}) == len(names)
+    assert not {*house.former()} & {*names} and {*house.former().values()} <= {*names}
+
+
+def test_a_former_address_leads_to_the_page_of_today(project):
+    "Guard: a page is renamed, and whoever kept its address meets nothing."
+    import redirects
+    site, old = project/'_docs', house.former()
+    redirects.write(site)
+    for name, now in old.items():
+        there = site/house.address(name)
+        assert house.address(name) in {*map(house.address, house.names())} or f'href="{house.address(now)}"' in there.read_text(encoding='utf-8')
+        assert f'"{house.address(now)}" + location.hash' in (site/f'{name}.html').read_text(encoding='utf-8')
 
 
 def test_no_module_takes_a_private_name_of_another():
     "Guard: what another page needs has a name that is kept."
-    private = [f'{page} imports {name} of {of}' for page, _, imported in pages() for of, name in imported if name.startswith('_')]
+    private = [f'{page} imports {name} of {of}' for page, _, imported in boxes.imports() for of, name in imported if name.startswith('_')]
     assert not private
 
 
@@ -403,10 +444,10 @@ def test_whoever_uses_checkpoints_takes_the_store_that_has_them():
 
 def exported():
     "Each page's exported cells: (page, number of the cell, its lines without directives)"
-    for path in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
-        for i, cell in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
+    for path in house.lessons():
+        for i, cell in enumerate(house.cells(path)):
             lines = ''.join(cell['source']).split('\n')
-            if cell['cell_type'] == 'code' and lines[0].startswith('#| export'): yield path.stem, i, [l for l in lines if not l.startswith('#|')]
+            if cell['cell_type'] == 'code' and lines[0].startswith('#| export'): yield house.name_of(path), i, [l for l in lines if not l.startswith('#|')]
 
 
 def test_exported_lines_fit_120_columns_and_cells_40_lines():
@@ -438,7 +479,7 @@ def bound(tree):
     return own.union(*map(bound, ast.iter_child_nodes(tree)))
 
 
-@pytest.mark.parametrize('path', sorted((ROOT/'nbs').glob('[0-9]*.ipynb')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', house.lessons(), ids=house.name_of)
 def test_no_lesson_rebinds_what_its_notebook_exports(path):
     "Else a cell further down, which only Colab runs, meets the lesson's value."
     cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
@@ -462,20 +503,20 @@ def test_a_number_of_prose_that_no_output_has_is_found(tmp_path, monkeypatch):
     cells = [('markdown', '# In 2024\n\nPPO solves 63.7 % of 1,224 scenes in 97 minutes; see `k=99`, [57](x.ipynb), <loc29> and L0.\n\n14. A rule.'),
              ('code', "rates = {'ppo': 0.6372}\nn = 1_224")]
     write(tmp_path/'00_first.ipynb', notebook(cells))
-    found = check_numbers.unfounded([tmp_path/'00_first.ipynb'])
+    found = check_numbers.unfounded([tmp_path/'00_first.ipynb'], tmp_path)
     assert [written for written, _ in found['00_first.ipynb']] == ['97']
     nb = notebook(cells)
     nb['cells'][1]['outputs'] = [dict(output_type='stream', text='97.2 minutes')]
     write(tmp_path/'00_first.ipynb', nb)
-    assert check_numbers.unfounded([tmp_path/'00_first.ipynb']) == {}
+    assert check_numbers.unfounded([tmp_path/'00_first.ipynb'], tmp_path) == {}
     monkeypatch.setattr(check_numbers, 'KNOWN', tmp_path/'numbers.txt')
     (tmp_path/'numbers.txt').write_text('# why\n00_first.ipynb | 97 | measured once\n', encoding='utf-8')
     assert check_numbers.ledger() == {('00_first.ipynb', '97'): 'measured once'}
 
 
 def test_search_finds_sections_and_the_sidebar_links_to_reports():
-    from build_site import reading_order, search_entries, sidebar
+    from build_site import search_entries, sidebar
     body = '<html><body><aside><li>no</li></aside><main><h1>A page</h1><p>Of <b>robots</b>.</p><h2 id="b">Part</h2><pre>x = 1</pre><table><tr><td>7</td></tr></table></main></body></html>'
     assert search_entries(body, 'a.html', 'A') == [dict(page='A', title='A', href='a.html', text=' Of robots.'), dict(page='A', title='Part', href='a.html#b', text=' x = 1 7')]
     items = ['index.ipynb', {'section': 'Reports', 'contents': [{'text': 'Cases', 'href': 'gallery.html'}]}]
-    assert reading_order(items) == ['index.ipynb'] and '<a href="gallery.html">Cases</a>' in sidebar(items, {'index.ipynb': ('index.html', 'Start')}, 'index.ipynb')
+    assert house.leaves(items) == ['index.ipynb'] and '<a href="gallery.html">Cases</a>' in sidebar(items, {'index.ipynb': ('index.html', 'Start')}, 'index.ipynb')

@@ -10,8 +10,10 @@ import sys
 from html import escape
 from pathlib import Path
 
+import house
 import lxml.html
 import pypandoc
+import redirects
 import yaml
 from linkcheck import check, overwritten, resources, site_url
 
@@ -110,21 +112,20 @@ def render(body, change, *args):
     return out, warned + more
 
 
-def sidebar(items, pages, here):
-    "The sidebar's list; `pages` maps a notebook's name to (page, title)."
+def sidebar(items, pages, here, root='', open_to=2, depth=1):
+    "The sidebar's list; `pages` maps a notebook's path to (address, title). A section below `open_to`, as Quarto counts, is closed unless it holds the page."
     out = []
     for o in items:
-        if isinstance(o, dict) and 'href' in o: out.append(f"""<li><a href="{escape(o['href'])}">{escape(o['text'])}</a></li>""")
-        elif isinstance(o, dict): out.append(f"<li><b>{escape(o['section'])}</b>{sidebar(o['contents'], pages, here)}</li>")
+        if isinstance(o, dict) and 'href' in o: out.append(f"""<li><a href="{escape(root + o['href'])}">{escape(o['text'])}</a></li>""")
+        elif isinstance(o, dict) and 'section' in o:
+            is_open = open_to > depth or here in house.leaves(o['contents'])
+            inner = sidebar(o['contents'], pages, here, root, open_to, depth + 1)
+            out.append(f"<li><details{' open' if is_open else ''}><summary>{escape(o['section'])}</summary>{inner}</details></li>")
+        elif isinstance(o, dict): out.append(f"<li><b>{escape(o['text'])}</b></li>")
         elif o in pages:
             page, title = pages[o]
-            out.append(f'''<li><a href="{page}"{' aria-current="page"' if o == here else ''}>{escape(title)}</a></li>''')
+            out.append(f'''<li><a href="{root}{page}"{' aria-current="page"' if o == here else ''}>{escape(title)}</a></li>''')
     return f"<ul>{''.join(out)}</ul>"
-
-
-def reading_order(items):
-    "The notebooks of the sidebar, without what it links to besides."
-    return [n for o in items for n in (reading_order(o.get('contents', [])) if isinstance(o, dict) else [o])]
 
 
 def search_entries(body, page, title):
@@ -150,8 +151,8 @@ def process(root):
 def build(cfg):
     "Writes the site and returns a line for each problem."
     if not (cfg.nbs_path/'_quarto.yml').exists(): return ['nbs/_quarto.yml: should be a link to ../_quarto.yml']
-    website = yaml.safe_load((cfg.nbs_path/'_quarto.yml').read_text(encoding='utf-8'))['website']
-    items = website['sidebar']['contents']
+    side = house.website(cfg.nbs_path)['sidebar']
+    items = side['contents']
     proc, problems = process(cfg.config_path)
     if problems: return problems
     site = cfg.doc_path
@@ -160,43 +161,51 @@ def build(cfg):
 
     bodies, pages = {}, {}
     for nb in sorted(proc.rglob('*.ipynb')):
-        folder, count = site/f'{nb.stem}_files', []
+        name = nb.relative_to(proc).as_posix()
+        folder, count = (site/name).parent/f'{nb.stem}_files', []
         def save(data, suffix):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             count.append(1)
             (folder/f'{len(count)}.{suffix}').write_bytes(data)
             return f'{folder.name}/{len(count)}.{suffix}'
-        bodies[nb.name] = page_markdown(nb, save)
-        front = bodies[nb.name][1]
-        pages[nb.name] = front.get('output-file', f'{nb.stem}.html'), front.get('title', nb.stem)
+        bodies[name] = page_markdown(nb, save)
+        front = bodies[name][1]
+        pages[name] = posixpath.join(posixpath.dirname(name), front.get('output-file', f'{nb.stem}.html')), front.get('title', nb.stem)
 
     owners = {page: name for name, (page, _) in pages.items()}
     problems += [f'_quarto.yml: the resource {o} has the name of the page of {owners[o]}: rename the file' for o in resources(cfg.nbs_path) if o in owners]
-    order = reading_order(items)
+    order = house.leaves(items)
     problems += [f'_quarto.yml: the sidebar names {o}, and there is no such notebook' for o in order if o not in pages]
     problems += [f'_quarto.yml: {o} is not in the sidebar' for o in pages if o not in order]
     order = [o for o in order if o in pages]
 
-    def to_page(url):
-        name, mark, anchor = url.removeprefix(site_url() + '/').partition('#')
-        if name in dict(pages.values()): return name + mark + anchor
-        return pages[posixpath.normpath(name)][0] + mark + anchor if posixpath.normpath(name) in pages else url
+    def to_page(url, name):
+        "A link of page `name` to a notebook, or to the site by its address, as a link from page to page."
+        path, mark, anchor = url.partition('#')
+        inside = path.removeprefix(site_url() + '/')
+        if inside in dict(pages.values()): target = inside
+        elif (to := house.linked(path, name)) and f'{to}.ipynb' in pages: target = pages[f'{to}.ipynb'][0]
+        else: return url
+        return posixpath.relpath(target, posixpath.dirname(name) or '.') + mark + anchor
 
     for name in LOOKS: shutil.copy(HERE/name, site)
     found = []
     for name, (body, front) in bodies.items():
         at = order.index(name) if name in order else 0
         near = {'before': order[at-1] if at else None, 'after': order[at+1] if at + 1 < len(order) else None}
-        meta = {'title': front.get('title', name), 'subtitle': front.get('description', '')}
-        extra = {'site': cfg.title, 'repo': cfg.git_url, 'branch': cfg.branch, 'notebook': name, 'sidebar': sidebar(items, pages, name),
-                 **{f'{k}{part}': pages[o][i] for k, o in near.items() if o for i, part in enumerate(('', '-title'))}}
+        meta, root = {'title': front.get('title', name), 'subtitle': front.get('description', '')}, '../'*name.count('/')
+        extra = {'site': cfg.title, 'repo': cfg.git_url, 'branch': cfg.branch, 'notebook': name, 'root': root,
+                 'sidebar': sidebar(items, pages, name, root, side.get('collapse-level', 2)),
+                 **{k: root + pages[o][0] for k, o in near.items() if o}, **{f'{k}-title': pages[o][1] for k, o in near.items() if o}}
         args = ['-t', 'html5', '--template', TEMPLATE, '--toc', '--toc-depth=3', '--mathml', '--eol=lf',
                 *(f'-V{k}={v}' for k, v in extra.items()), *(f'-M{k}={v}' for k, v in meta.items() if v)]
-        page, warned = render(body, to_page, *map(str, args))
+        page, warned = render(body, lambda url, name=name: to_page(url, name), *map(str, args))
         problems += [f'{name}: {o}' for o in warned]
+        (site/pages[name][0]).parent.mkdir(exist_ok=True)
         (site/pages[name][0]).write_text(page, encoding='utf-8')
         if page: found += search_entries(page, *pages[name])
     (site/'search.js').write_text(f'const SEARCH = {json.dumps(found, ensure_ascii=False)}\n', encoding='utf-8')
+    redirects.write(site, cfg.nbs_path)
     return problems + check(site, site_url()) + overwritten(site, cfg.nbs_path)
 
 

@@ -102,7 +102,7 @@ def tools_of_the_site(tab, page):
 
 
 def playground(tab, shots):
-    "What is wrong with the playground of notebook 01c in JupyterLab, after a click on Run."
+    "What is wrong with the playground of the page on the pool in JupyterLab, after a click on Run."
     kernel, port, cell = HERE/'share'/'jupyter'/'kernels'/'thinkact', 18888, 'from thinkact_nb.pool import Playground; Playground().show()'
     kernel.mkdir(parents=True, exist_ok=True)
     (kernel/'kernel.json').write_text(json.dumps(dict(display_name='thinkact', language='python', argv=[str(Path('.venv/bin/python').absolute()), '-m', 'ipykernel_launcher', '-f', '{connection_file}'])), encoding='utf-8')
@@ -132,7 +132,8 @@ def main(names, shots):
     "Open the pages of the site and of the demo's report, or those that are named."
     from playwright.sync_api import sync_playwright
     shots.mkdir(parents=True, exist_ok=True)
-    pages = [*sorted(Path('_docs').glob('*.html')), *Path('runs/demo/report').glob('index.html')]
+    built = [page for page in sorted(Path('_docs').rglob('*.html')) if 'http-equiv="refresh"' not in page.read_text(encoding='utf-8')]
+    pages = [*built, *Path('runs/demo/report').glob('index.html')]
     if names: pages = [page for page in pages if page.stem in names]
     with sync_playwright() as play:
         browser = launch(play.chromium)

@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
+import house
 import tyro
 from nbdev.config import get_config
 
@@ -83,20 +84,21 @@ class Bench:
         for folder in (home, HERE/'machine'): shutil.rmtree(folder, ignore_errors=True)
         run('cp', '-al', self.image, HERE/'machine')
         (work := home/'content').mkdir(parents=True)
-        text = (ROOT/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8')
+        text = house.path_of(name).read_text(encoding='utf-8')
         nb, cfg = json.loads(text), get_config()
         for cell in nb['cells']:
             source = ''.join(cell['source']).replace(f'git+{cfg.git_url}@{cfg.branch}', str(self.wheel))
             cell['source'] = re.sub('(?m)^(TRAIN|EVALUATE) = False', r'\1 = True', source.replace('HUB = ""', f'HUB = "{REPOSITORY}"'))
             if cell['cell_type'] == 'code': cell['outputs'] = []
         (home/'in.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+        (out := HERE/f'{name}.out.ipynb').parent.mkdir(exist_ok=True)
         before = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
-        done = subprocess.run([python, '-c', EXECUTE, home/'in.ipynb', work, HERE/f'{name}.out.ipynb'], env=self.environment(home), capture_output=True, text=True, encoding='utf-8')
+        done = subprocess.run([python, '-c', EXECUTE, home/'in.ipynb', work, out], env=self.environment(home), capture_output=True, text=True, encoding='utf-8')
         if done.returncode: raise Failed(done.stderr[-3000:])
         after = json.loads(run(python, '-c', LIST, capture_output=True).stdout)
         changed = {k: (v, after.get(k)) for k, v in before.items() if after.get(k) != v}
         if wrong := changed.keys() - {*MAY_CHANGE, *TOO_OLD}: raise Failed(f'the install cell replaced {", ".join(sorted(wrong))}')
-        said = text_of(json.loads((HERE/f'{name}.out.ipynb').read_text(encoding='utf-8')))
+        said = text_of(json.loads(out.read_text(encoding='utf-8')))
         if not re.search(r'physics by pybullet\S* \d', said): raise Failed('the install cell names no PyBullet')
         return said, round(time.monotonic() - start), int(re.search(r'ready after (\d+) s', said)[1]), changed
 
@@ -107,7 +109,7 @@ def table(rows, python, packages):
 
 
 def main(
-    names: tyro.conf.Positional[tuple[str, ...]] = (),  # notebooks without .ipynb; none: all
+    names: tyro.conf.Positional[tuple[str, ...]] = (),  # pages, as in 06_ppo; none: all
     python: str = 'python3.13',      # for the image
     torch: str = '',                 # another torch than Colab's, as it may have next
     seed: int = 0,                   # of the order
@@ -123,7 +125,7 @@ def main(
     at = run('git', 'rev-parse', 'HEAD', cwd=ROOT, capture_output=True).stdout.strip() + torch
     kept = json.loads((HERE/'rows.json').read_text(encoding='utf-8')) if resume and (HERE/'rows.json').exists() else {}
     rows = [tuple(row) for row in kept.get(at, ()) if row[0] not in AGAIN]  # the Hub of that run is gone, and with it what the second machines take
-    order = sorted(names) or ['start', *(p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')))]
+    order = sorted(names) or [house.name_of(path) for path in house.pages()]
     failed = []
     random.Random(seed).shuffle(order)
     order = [name for name in order if name not in [row[0] for row in rows]]

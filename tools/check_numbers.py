@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+import house
+
 ROOT = Path(__file__).parent.parent
 KNOWN = Path(__file__).parent/'numbers.txt'
 # what is no quantity: code, links and their addresses, formulas, names such as L0 and 06_ppo, headings, tables of arXiv numbers; and what tools/front.py writes
@@ -53,16 +55,16 @@ def computed(values, number, decimals, percent):
     return any(math.isclose(v*scale, number, rel_tol=0, abs_tol=step) for v in values for scale in scales)
 
 
-def unfounded(notebooks):
+def unfounded(notebooks, nbs=house.NBS):
     "{notebook: [(number as written, the words around it)]}: numbers of prose that no page computes."
-    pages = {path.name: json.loads(path.read_text(encoding='utf-8')) for path in notebooks}
+    pages = {f'{house.name_of(path, nbs)}.ipynb': json.loads(path.read_text(encoding='utf-8')) for path in notebooks}
     known = {name: values(nb) for name, nb in pages.items()}
     everywhere = set().union(*known.values())
     out = {}
     for name, nb in pages.items():
         for cell in nb['cells']:
             if cell['cell_type'] != 'markdown': continue
-            links = re.findall(r'\((\d\d\w?_\w+\.ipynb)', text(cell['source']))
+            links = [f"{house.linked(url, name.removesuffix('.ipynb'))}.ipynb" for url in re.findall(r'\(([\w./]+\.ipynb)', text(cell['source']))]
             near = everywhere if name == 'index.ipynb' else set().union(known[name], *(known[n] for n in links if n in known))
             said = prose(text(cell['source']))
             for m in NUMBER.finditer(said):
@@ -80,7 +82,7 @@ def ledger():
 
 
 def main(write):
-    found, known = unfounded(sorted((ROOT/'nbs').glob('*.ipynb'))), ledger()
+    found, known = unfounded(map(house.path_of, house.names())), ledger()
     new = [(name, number, around) for name, some in found.items() for number, around in dict(some).items() if not known.get((name, number))]
     gone = [key for key in known if key[1] not in dict(found.get(key[0], []))]
     for name, number, around in new: print(f'nbs/{name}: {number} is computed nowhere near: … {around} …')

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 
+import house
 from nbdev.config import get_config
 
 INSTALL = '''#| hide
@@ -36,7 +37,7 @@ store = Store(RUN, PROFILE, remembered(HUB), shipped=True)'''
 SHARED = {'%pip install': INSTALL, '#@param': FORM, 'RETRAIN = "run"': RUN}  # what marks a cell, what it should be
 
 
-def places(cfg): return [*sorted(cfg.nbs_path.glob('*.ipynb')), *(f for f in (cfg.config_path/name for name in ('CONTRIBUTING.md', 'SECURITY.md', 'CITATION.cff')) if f.exists())]
+def places(cfg): return [*house.files(cfg.nbs_path), *(f for f in (cfg.config_path/name for name in ('CONTRIBUTING.md', 'SECURITY.md', 'CITATION.cff')) if f.exists())]
 
 
 def rewritten(text, old, new):
@@ -76,9 +77,10 @@ def problems(cfg, write):
     for path in places(cfg):
         text, name = path.read_text(encoding='utf-8'), path.relative_to(cfg.config_path).as_posix()
         mended, cells = rewritten(text, found.groups(), new), []
-        if path.suffix == '.ipynb': mended, cells = with_shared(mended, path.stem, cfg)
-        if re.match(r'\d\d[a-z]?_|start', path.name):
-            if not re.search(badge + path.name, text): out.append(f'{name}: no Colab badge of its own')
+        page = house.name_of(path, cfg.nbs_path) if path.suffix == '.ipynb' else ''
+        if page: mended, cells = with_shared(mended, page, cfg)
+        if page not in ('', 'index'):
+            if not re.search(f'{badge}{page}.ipynb', text): out.append(f'{name}: no Colab badge of its own')
             if cells.count(INSTALL) != 1: out.append(f'{name}: {cells.count(INSTALL)} install cells; it should have one')
         if RUN in cells and cells != [INSTALL, FORM, RUN]: out.append(f'{name}: it names a run, so after the install cell it needs the form that asks for HUB')
         if mended == text: continue

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+import house
 import tyro
 from thinkact_nb.data import language_print
 from thinkact_nb.env import UserError, get_profile
@@ -136,7 +137,13 @@ def output(text):
     return [dict(output_type="execute_result", data=data, metadata={}, execution_count=None)]
 
 
-def pages(): return {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
+def page_path(name): return house.path_of(name, ROOT / "nbs")
+
+
+def pages(): return {path: json.loads(path.read_text(encoding="utf-8")) for path in map(page_path, house.names(ROOT / "nbs"))}
+
+
+def page_of(path): return house.name_of(path, ROOT / "nbs")
 
 
 def unsaid():
@@ -146,8 +153,8 @@ def unsaid():
         notes = [(names, cell) for cell in nb["cells"] if (names := note_of(cell)) is not None]
         told = {name for names, _ in notes for name in names}
         for name in set().union(*map(shown, nb["cells"])) & former.keys() - told:
-            lines.append(f"{path.name} shows {name}, which is outdated: give it a cell with outdated_note(\"{name}\")")
-        if any(said(cell) != outdated_note(*names) for names, cell in notes): lines.append(f"{path.name} does not say what is outdated: run tools/results.py --tell")
+            lines.append(f"{page_of(path)} shows {name}, which is outdated: give it a cell with outdated_note(\"{name}\")")
+        if any(said(cell) != outdated_note(*names) for names, cell in notes): lines.append(f"{page_of(path)} does not say what is outdated: run tools/results.py --tell")
     return lines
 
 
@@ -163,7 +170,7 @@ def tell():
             if note_of(cell): cell["outputs"] = output(outdated_note(*note_of(cell)))
         if old != [said(cell) for cell in nb["cells"] if note_of(cell)]:
             path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-            print(path.name)
+            print(page_of(path))
     for tool in ("front.py", "readme.py"): subprocess.run([sys.executable, ROOT / "tools" / tool], check=True, cwd=ROOT)
 
 

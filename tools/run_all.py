@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import house
 import tyro
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +60,7 @@ def machine(name, settings, forms, lessons=True):
     home = HERE/name
     shutil.rmtree(home, ignore_errors=True)
     (work := home/'content').mkdir(parents=True)
-    nb = json.loads((ROOT/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8'))
+    nb = json.loads((house.path_of(name)).read_text(encoding='utf-8'))
     nb['cells'] = [c for c in nb['cells'] if lessons or c['cell_type'] == 'code' and needed(''.join(c['source']))]
     for cell in nb['cells']:
         if cell['cell_type'] == 'code': cell['source'] = cells(''.join(cell['source']), **forms)
@@ -88,7 +89,7 @@ def main(
         client = lambda folder: {k: str(v) for k, v in loopback.client(served, folder).items()}
         subprocess.run([sys.executable, '-c', BEGIN, begun/'run', REPOSITORY], env=os.environ | client(begun/'hf') | dict(PYTHONPATH=str(ROOT)), check=True)
         forms = dict(HUB=REPOSITORY, TRAIN=True, EVALUATE=True)
-    for name in names or (TABS if hub else ('start', *(p.stem for p in sorted((ROOT/'nbs').glob('0[0-9]_*.ipynb'))))):
+    for name in names or (TABS if hub else ('start', *house.course())):
         if hub: settings = client(HERE/name/'hf') | dict(IN_TEST='1')
         said, seconds, used, fault = machine(name, settings, forms, lessons=not hub)
         if hub and not fault:

@@ -1,5 +1,5 @@
 """Runs notebooks in order and keeps their outputs, without progress bars, and says which of them say something else than before. With no names: start and
-all of nbs/ that carry a number. Cells that nbdev_test leaves out keep the outputs they have.
+every page of the sidebar, in its order. Each runs in nbs/, whatever its folder. Cells that nbdev_test leaves out keep the outputs they have.
 With --check nothing is kept: outputs whose text is not what the code gives are named, and one is enough to fail; --fast: of the pages that take seconds."""
 import re
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import house
 from nbdev.config import get_config
 
 BAR = re.compile(r'\d+%\|.*\|')
@@ -90,7 +91,7 @@ def run(path, flags, check=False):
         if shell.exc: sys.exit(f'{path.name}: cell {cell.idx_} ({cell.id}): {type(shell.exc).__name__}: {shell.exc}')
         cell.outputs = tidy(cell.outputs)
         now = said(cell.outputs)
-        if not alike(before, now) and (path.stem, cell.id) not in varying(): other.append((cell.id, before, now))
+        if not alike(before, now) and (house.name_of(path, get_config().nbs_path), cell.id) not in varying(): other.append((cell.id, before, now))
     if not check: write_nb(nb, path)
     return other
 
@@ -110,15 +111,15 @@ if __name__ == '__main__':
         other = run(path, set(cfg.tst_flags.split()), '--check' in options)
         for cell, before, now in other: print(f'{path.name}: cell {cell} says something else: {first_difference(before, now)}')
         sys.exit(2 if other else 0)
-    fast = [cfg.nbs_path/f'{name}.ipynb' for name in FAST] if '--fast' in options else None
-    paths = [Path(o).resolve() for o in names] or fast or [p for p in (cfg.nbs_path/'start.ipynb', *sorted(cfg.nbs_path.glob('[0-9]*.ipynb'))) if p.exists()]
+    fast = [house.path_of(name, cfg.nbs_path) for name in FAST] if '--fast' in options else None
+    paths = [Path(o).resolve() for o in names] or fast or house.pages(cfg.nbs_path)
     stale = []
     for path in paths:
         start = time.time()
         words = ['--one', *sorted(options & {'--check'}), path]
-        status = subprocess.run([sys.executable, Path(__file__).resolve(), *words], cwd=path.parent).returncode
+        status = subprocess.run([sys.executable, Path(__file__).resolve(), *words], cwd=cfg.nbs_path).returncode
         if status not in (0, 2): sys.exit(1)
-        if status: stale.append(path.stem)
+        if status: stale.append(house.name_of(path, cfg.nbs_path))
         size = path.stat().st_size / 1e6
         print(f'{path.name}: {time.time() - start:.0f} s, {size:.2f} MB' + (': too large to review, keep it under 0.5 MB' if size > .5 else ''))
     if '--check' in options and stale: sys.exit(f'not what the code gives: {", ".join(stale)}; run `make notebooks` and look at what changed')

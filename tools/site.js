@@ -1,5 +1,6 @@
 // Theme, search and copy buttons of the pages that tools/build_site.py writes. It works from a folder, with no server: the index is a script.
 const root = document.documentElement
+const way = document.currentScript.dataset.root  // from this page to the folder of the site
 const dark = () => root.style.colorScheme ? root.style.colorScheme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches
 const remembered = (() => { try { return localStorage } catch { return {} } })()
 if (remembered.theme) root.style.colorScheme = remembered.theme
@@ -30,7 +31,7 @@ document.addEventListener('DOMContentLoaded', () => {
     const hits = words.length ? SEARCH.filter(has).sort((a, b) => score(b) - score(a)).slice(0, 12) : []
     list.replaceChildren(...hits.map(o => {
       const item = document.createElement('li'), link = document.createElement('a'), where = document.createElement('small')
-      Object.assign(link, { href: o.href, textContent: o.title })
+      Object.assign(link, { href: way + o.href, textContent: o.title })
       where.textContent = o.page
       item.append(link, where)
       return item
