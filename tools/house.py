@@ -73,8 +73,9 @@ def box(name):
 
 
 def boxes(nbs=NBS):
-    "The boxes in the order in which they stand on each other: that of the sidebar."
-    deep = list(dict.fromkeys(box(name) for name in names(nbs) if '/' in name))
+    "The boxes in the order in which they stand on each other: that of the sidebar's sections."
+    within = leaves(item for item in sidebar(nbs) if isinstance(item, dict))
+    deep = list(dict.fromkeys(box(name) for name in within if '/' in name))
     return deep or list(dict.fromkeys(box(name) for name in names(nbs) if box(name)))
 
 
