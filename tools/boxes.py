@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 HERE = Path(__file__).parent
 PICTURE = HERE.parent/'nbs'/'house.svg'
 WIDTH, HIGH, ROW, TEXT = 500, 46, 58, 74  # of a box, from one to the next, characters that fit in a line of it
+LANE, OUT, IN = 25, 14, 33  # from one lane to the next; where an arrow leaves a box, where one comes in
 ABOUT = dict(ground='the machine and its files', keep='what a run leaves, here and on the Hub', world='table, arm, tasks, episodes', language='thinks and claims',
              model='Gemma, its stand-in, imitation', reinforce='reward, critic, PPO', measure='policies compared', turns='a second look', show='pictures and the report',
              commands='the command line')
@@ -55,15 +56,20 @@ def drawn_boxes(nbs=house.NBS):
 
 
 def drawn(nbs=house.NBS):
-    "The picture as SVG: who takes stands above whom it takes of."
-    found, names = drawn_boxes(nbs), house.names(nbs)
+    "The picture as SVG. Who takes stands above whom it takes of: a line leaves it, a dot says where the line goes down, and a bigger dot that more is taken."
+    found, names = drawn_boxes(nbs), [page for page, module, _ in imports(nbs) if module]
     y = {box: 10 + ROW*i for i, box in enumerate(reversed(found))}
     pages = {box: ', '.join(name.rpartition('/')[2] for name in names if house.box(name) == box) for box in found}
     short = lambda line: line if len(line) <= TEXT else line[:TEXT].rpartition(',')[0] + ', …'
     boxes = [dict(name=box, y=y[box], about=ABOUT.get(box, ''), pages=short(pages[box])) for box in found]
-    ways = [dict(begin=y[a] + .3*HIGH, end=y[b] + .7*HIGH, bow=24 + 20*abs(y[b] - y[a])/ROW, width=f'{.8 + math.log2(n)/2:.1f}') for (a, b), n in sorted(arrows(nbs).items())]
+    ways = arrows(nbs)
+    taken = [box for box in reversed(found) if any(other == box for _, other in ways)]
+    x = {box: WIDTH + 30 + LANE*i for i, box in enumerate(taken)}  # a lane leads down into each box of which something is taken
+    lanes = [dict(x=x[box], top=min(y[a] for a, b in ways if b == box) + OUT, end=y[box] + IN) for box in taken]
+    takers = [dict(y=y[box] + OUT, x=max(x[b] for a, b in ways if a == box)) for box in found if any(a == box for a, _ in ways)]
+    dots = [dict(x=x[b], y=y[a] + OUT, r=f'{2.2 + math.log2(n)/2:.1f}') for (a, b), n in sorted(ways.items())]
     env = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return env.get_template('boxes.svg.jinja').render(boxes=boxes, ways=ways, width=WIDTH, high=HIGH, tall=ROW*len(found) + 10, alt=said(nbs))
+    return env.get_template('boxes.svg.jinja').render(boxes=boxes, lanes=lanes, takers=takers, dots=dots, width=WIDTH, high=HIGH, tall=ROW*len(found) + 10, alt=said(nbs))
 
 
 if __name__ == '__main__': PICTURE.write_text(drawn(), encoding='utf-8')
