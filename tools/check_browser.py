@@ -132,7 +132,8 @@ def main(names, shots):
     "Open the pages of the site and of the demo's report, or those that are named."
     from playwright.sync_api import sync_playwright
     shots.mkdir(parents=True, exist_ok=True)
-    built = [page for page in sorted(Path('_docs').rglob('*.html')) if 'http-equiv="refresh"' not in page.read_text(encoding='utf-8')]
+    leads_on = lambda page: 'http-equiv="refresh"' in page.read_text(encoding='utf-8')
+    built = [page for page in sorted(Path('_docs').rglob('*.html')) if not leads_on(page)]
     pages = [*built, *Path('runs/demo/report').glob('index.html')]
     if names: pages = [page for page in pages if page.stem in names]
     with sync_playwright() as play:

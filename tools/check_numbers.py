@@ -64,7 +64,8 @@ def unfounded(notebooks, nbs=house.NBS):
     for name, nb in pages.items():
         for cell in nb['cells']:
             if cell['cell_type'] != 'markdown': continue
-            links = [f"{house.linked(url, name.removesuffix('.ipynb'))}.ipynb" for url in re.findall(r'\(([\w./]+\.ipynb)', text(cell['source']))]
+            page = name.removesuffix('.ipynb')
+            links = [f'{house.linked(url, page)}.ipynb' for url in re.findall(r'\(([\w./]+\.ipynb)', text(cell['source']))]
             near = everywhere if name == 'index.ipynb' else set().union(known[name], *(known[n] for n in links if n in known))
             said = prose(text(cell['source']))
             for m in NUMBER.finditer(said):

@@ -1,7 +1,8 @@
-"""Where the pages lie and in which order they are read. The sidebar of nbs/_quarto.yml is the one place that says it; every tool and test asks here.
+"""Where the pages lie and in which order they are read. The sidebar of nbs/_quarto.yml is the one place that says it;
+every tool and test asks here.
 
-A page is named by its path in nbs without the ending: `06_ppo`, `keep/store`. The ten pages of the course lie in nbs, every other page in the folder
-of its box. `python tools/house.py` prints the names in their order."""
+A page is named by its path in nbs without the ending: `06_ppo`, `keep/store`. The ten pages of the course lie in nbs,
+every other page in the folder of its box. `python tools/house.py` prints the names in their order."""
 import json
 import posixpath
 import re
@@ -9,18 +10,27 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
-NBS = ROOT/'nbs'
+NBS = Path(__file__).parent.parent/'nbs'
+FORMER = Path(__file__).parent/'former.txt'  # former names of pages, and what they are now
 FRONT = ('start', 'index')
-BOX_OF_COURSE = {'00_env': 'ground', '01_sim': 'world', '02_data': 'language', '03_model': 'model', '04_sft': 'model', '05_reward': 'reinforce',
-                 '06_ppo': 'reinforce', '07_eval': 'measure', '08_tune': 'measure', '09_report': 'show'}
-FORMER = 'former.txt'  # beside this file: former names of pages, and what they are now
+BOX_OF_COURSE = {
+    '00_env': 'ground',
+    '01_sim': 'world',
+    '02_data': 'language',
+    '03_model': 'model',
+    '04_sft': 'model',
+    '05_reward': 'reinforce',
+    '06_ppo': 'reinforce',
+    '07_eval': 'measure',
+    '08_tune': 'measure',
+    '09_report': 'show'}
 
 
 def website(nbs=NBS):
-    "What nbs/_quarto.yml says of the site; nothing, where there is no such file."
+    "What nbs/_quarto.yml says of the site; an empty sidebar, where there is no such file."
     file = Path(nbs)/'_quarto.yml'
-    return yaml.safe_load(file.read_text(encoding='utf-8'))['website'] if file.exists() else dict(sidebar=dict(contents=[]))
+    if not file.exists(): return dict(sidebar=dict(contents=[]))
+    return yaml.safe_load(file.read_text(encoding='utf-8'))['website']
 
 
 def sidebar(nbs=NBS): return website(nbs)['sidebar']['contents']
@@ -28,11 +38,15 @@ def sidebar(nbs=NBS): return website(nbs)['sidebar']['contents']
 
 def leaves(items):
     "The notebooks of a sidebar in their order, without what it links to besides."
-    return [name for item in items for name in (leaves(item.get('contents', [])) if isinstance(item, dict) else [item])]
+    found = []
+    for item in items:
+        if isinstance(item, dict): found += leaves(item.get('contents', []))
+        else: found.append(item)
+    return found
 
 
 def files(nbs=NBS):
-    "Every notebook in nbs, in no order: what a run left there and what begins with a mark is none."
+    "Every notebook in nbs, in no order: what a run left there is none, nor what begins with a mark."
     skipped = lambda part: part[0] in '_.' or part in ('run', 'runs')
     return [path for path in sorted(Path(nbs).rglob('*.ipynb')) if not any(map(skipped, path.relative_to(nbs).parts))]
 
@@ -44,6 +58,9 @@ def name_of(path, nbs=NBS):
 
 
 def path_of(name, nbs=NBS): return Path(nbs)/f'{name}.ipynb'
+
+
+def cells(path): return json.loads(Path(path).read_text(encoding='utf-8'))['cells']
 
 
 def names(nbs=NBS):
@@ -58,10 +75,12 @@ def pages(nbs=NBS):
     return [path_of(name, nbs) for name in names(nbs) if name != 'index']
 
 
-def lessons(nbs=NBS): return [path for path in pages(nbs) if name_of(path, nbs) not in FRONT]
+def lessons(nbs=NBS):
+    "The pages of the course and of the boxes."
+    return [path_of(name, nbs) for name in names(nbs) if name not in FRONT]
 
 
-def in_course(name): return bool(re.fullmatch(r'\d\d_\w+', name))
+def in_course(name): return name in BOX_OF_COURSE
 
 
 def course(nbs=NBS): return [name for name in names(nbs) if in_course(name)]
@@ -75,12 +94,12 @@ def box(name):
 def boxes(nbs=NBS):
     "The boxes in the order in which they stand on each other: that of the sidebar's sections."
     within = leaves(item for item in sidebar(nbs) if isinstance(item, dict))
-    deep = list(dict.fromkeys(box(name) for name in within if '/' in name))
-    return deep or list(dict.fromkeys(box(name) for name in names(nbs) if box(name)))
+    deep = [box(name) for name in within if '/' in name]
+    return list(dict.fromkeys(deep or filter(None, map(box, names(nbs)))))
 
 
 def linked(url, name):
-    "The page that a link on page `name` leads to, as a name, whether or not there is such a page; none, if it leads to no notebook."
+    "The name of the page that a link on page `name` leads to, whether or not there is one; None: it leads to no page."
     path = url.partition('#')[0]
     if '://' in path or not path.endswith('.ipynb'): return None
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), path)).removesuffix('.ipynb')
@@ -94,23 +113,21 @@ def address(name):
 
 def former():
     "{former name: the name of the page that has its subject now}"
-    rows = (line.split('→') for line in (Path(__file__).parent/FORMER).read_text(encoding='utf-8').splitlines() if line.strip() and not line.startswith('#'))
+    lines = FORMER.read_text(encoding='utf-8').splitlines()
+    rows = [line.split('→') for line in lines if '→' in line]
     return {old.strip(): new.strip() for old, new in rows}
 
 
 def redirects(nbs=NBS):
     "{former address: address} of pages that were named otherwise, but for addresses that another page has taken."
-    there, moved = names(nbs), former()
+    there = names(nbs)
     taken = {address(name) for name in there}
     found = {}
-    for old, new in moved.items():
+    for old, new in former().items():
         if new not in there: continue
         for at in (address(old), f'{old}.html'):
             if at not in taken: found[at] = address(new)
     return found
-
-
-def cells(path): return json.loads(Path(path).read_text(encoding='utf-8'))['cells']
 
 
 if __name__ == '__main__': print(*names(), sep='\n')

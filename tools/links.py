@@ -37,7 +37,10 @@ store = Store(RUN, PROFILE, remembered(HUB), shipped=True)'''
 SHARED = {'%pip install': INSTALL, '#@param': FORM, 'RETRAIN = "run"': RUN}  # what marks a cell, what it should be
 
 
-def places(cfg): return [*house.files(cfg.nbs_path), *(f for f in (cfg.config_path/name for name in ('CONTRIBUTING.md', 'SECURITY.md', 'CITATION.cff')) if f.exists())]
+def places(cfg):
+    "The notebooks, and what else names the project."
+    beside = [cfg.config_path/name for name in ('CONTRIBUTING.md', 'SECURITY.md', 'CITATION.cff')]
+    return [*house.files(cfg.nbs_path), *(file for file in beside if file.exists())]
 
 
 def rewritten(text, old, new):

@@ -1,5 +1,6 @@
-"""Keeps every former address of the site alive: `python tools/redirects.py _docs`, after Quarto, and tools/build_site.py by itself. A page that was
-renamed or taken into another leaves a line in tools/former.txt; its old address then leads to the new one, with the anchor that was asked for."""
+"""Keeps every former address of the site alive: `python tools/redirects.py _docs`, after Quarto; tools/build_site.py does
+it by itself. A page that was renamed or taken into another leaves a line in tools/former.txt; its old address then
+leads to the new one, with the anchor that was asked for."""
 import posixpath
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import house
 
 PAGE = '''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Moved</title><link rel="canonical" href="{to}"><meta name="robots" content="noindex">
+<html lang="en"><head><meta charset="utf-8"><title>Moved</title>
+<link rel="canonical" href="{to}"><meta name="robots" content="noindex">
 <script>location.replace("{to}" + location.hash)</script><meta http-equiv="refresh" content="0; url={to}"></head>
 <body><p>This page is now <a href="{to}">{to}</a>.</p></body></html>
 '''

@@ -137,10 +137,11 @@ def output(text):
     return [dict(output_type="execute_result", data=data, metadata={}, execution_count=None)]
 
 
-def page_path(name): return house.path_of(name, ROOT / "nbs")
-
-
-def pages(): return {path: json.loads(path.read_text(encoding="utf-8")) for path in map(page_path, house.names(ROOT / "nbs"))}
+def pages():
+    "{path: notebook} in the order of the sidebar"
+    nbs = ROOT / "nbs"
+    paths = [house.path_of(name, nbs) for name in house.names(nbs)]
+    return {path: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def page_of(path): return house.name_of(path, ROOT / "nbs")
