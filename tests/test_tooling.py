@@ -424,6 +424,18 @@ def test_a_former_address_leads_to_the_page_of_today(project):
             assert f'"{house.address(now)}" + location.hash' in (site/at).read_text(encoding='utf-8')
 
 
+def test_badges_and_links_follow_a_page_that_moved(monkeypatch):
+    "Guard: a page moves, and its badge opens another on Colab; a link by a former name leads nowhere."
+    import links
+    monkeypatch.setattr(house, 'former', lambda: {'99_old': '06_ppo'})
+    badge = 'https://colab.research.google.com/github/you/it/blob/main/nbs'
+    assert links.badged(f'{badge}/99_old.ipynb, {badge}/01_sim.ipynb', 'deep/new') == f'{badge}/deep/new.ipynb, {badge}/01_sim.ipynb'
+    row = f'| [06](06_ppo.ipynb) | PPO | <a href="{badge}/99_old.ipynb"> |'
+    assert links.badged(row, 'index') == row.replace('99_old', '06_ppo')
+    assert links.led_on('[a](99_old.ipynb#x) [b](../01_sim.ipynb)', 'deep/new', house.NBS) == '[a](../06_ppo.ipynb#x) [b](../01_sim.ipynb)'
+    assert links.led_on('[a](99_old.ipynb) [c](gone.ipynb)', 'start', house.NBS) == '[a](06_ppo.ipynb) [c](gone.ipynb)'
+
+
 def test_no_module_takes_a_private_name_of_another():
     "Guard: what another page needs has a name that is kept."
     private = [f'{page} imports {name} of {of}' for page, _, taken in boxes.imports() for of, name in taken if name[0] == '_']

@@ -1,7 +1,8 @@
 """Writes into the notebooks what is the same in all: user, repository and branch of settings.ini in badges and links, the install cell, the form at the
-top of what makes part of a run, and the cell that names the run. With --check, says whether it is there. What stands in the links now is read off the
-Colab badge of 00_env."""
+top of what makes part of a run, and the cell that names the run; and what follows from where a page lies: its Colab badge, its badge on the index, and
+links to pages by their former names. With --check, says whether it is there. What stands in the links now is read off the Colab badge of 00_env."""
 import json
+import posixpath
 import re
 import sys
 
@@ -34,6 +35,7 @@ from thinkact_nb.store import Store, remembered
 RUN, RETRAIN = "run", False  # a folder; True makes again what is there
 PROFILE = None  # what fits this machine; "gemma4" on a T4: Gemma 4 E2B in place of Gemma 3n
 store = Store(RUN, PROFILE, remembered(HUB), shipped=True)'''
+BADGE = r'research\.google\.com/github/([\w.-]+)/([\w.-]+)/blob/([\w.-]+)/nbs/'
 SHARED = {'%pip install': INSTALL, '#@param': FORM, 'RETRAIN = "run"': RUN}  # what marks a cell, what it should be
 
 
@@ -71,19 +73,38 @@ def with_shared(text, name, cfg):
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n' if other else text, found
 
 
+def badged(text, page):
+    "A page's text with its own Colab badge; the index with that of each row's page."
+    if page == 'index':
+        row = rf'(\| \[[\w/]+\]\(([\w/]+)\.ipynb\) \|.*?{BADGE})[\w/]+(?=\.ipynb)'
+        return re.sub(row, lambda m: m[1] + m[2], text)
+    return re.sub(rf'({BADGE})[\w/]+(?=\.ipynb)', lambda m: m[1] + page, text, count=1)
+
+
+def led_on(text, page, nbs):
+    "A page's text in which links to former names of pages lead to the pages of today."
+    there, former = house.names(nbs), house.former()
+
+    def link(m):
+        name = house.linked(m[1], page)
+        now = former.get(posixpath.basename(name))
+        if name in there or now not in there: return m[0]
+        return '](' + posixpath.relpath(f'{now}.ipynb', posixpath.dirname(page) or '.')
+    return re.sub(r'\]\(([\w./-]+\.ipynb)', link, text)
+
+
 def problems(cfg, write):
     "One line for each file whose links or shared cells are not as they should be; `write` mends them."
-    badge = r'research\.google\.com/github/([\w.-]+)/([\w.-]+)/blob/([\w.-]+)/nbs/'
-    found = re.search(badge, (cfg.nbs_path/'00_env.ipynb').read_text(encoding='utf-8'))
+    found = re.search(BADGE, (cfg.nbs_path/'00_env.ipynb').read_text(encoding='utf-8'))
     if not found: return ['nbs/00_env.ipynb: no Colab badge; its first cell should be one']
     new, out = (cfg.user, cfg.repo, cfg.branch), []
     for path in places(cfg):
         text, name = path.read_text(encoding='utf-8'), path.relative_to(cfg.config_path).as_posix()
         mended, cells = rewritten(text, found.groups(), new), []
         page = house.name_of(path, cfg.nbs_path) if path.suffix == '.ipynb' else ''
-        if page: mended, cells = with_shared(mended, page, cfg)
+        if page: mended, cells = with_shared(led_on(badged(mended, page), page, cfg.nbs_path), page, cfg)
         if page not in ('', 'index'):
-            if not re.search(f'{badge}{page}.ipynb', text): out.append(f'{name}: no Colab badge of its own')
+            if not re.search(f'{BADGE}{page}.ipynb', mended): out.append(f'{name}: no Colab badge of its own')
             if cells.count(INSTALL) != 1: out.append(f'{name}: {cells.count(INSTALL)} install cells; it should have one')
         if RUN in cells and cells != [INSTALL, FORM, RUN]: out.append(f'{name}: it names a run, so after the install cell it needs the form that asks for HUB')
         if mended == text: continue
