@@ -38,7 +38,7 @@ from thinkact_nb.reward import rollout
 from thinkact_nb.sft import sft_made_with, train_sft
 from thinkact_nb.store import Store, kept
 from thinkact_nb.tasks import spread
-from thinkact_nb.words import load_processor
+from thinkact_nb.family import load_processor
 
 STEPS, RATE, TEST, LOOK, LAM = 340, 5e-3, 306, 198, .95
 TO_THE_END = dict(every=100, validation=36, patience=0)  # as in benchmark/sft.py

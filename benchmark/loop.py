@@ -49,7 +49,7 @@ from thinkact_nb.sft import train_sft
 from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, TOLD, Store, kept
 from thinkact_nb.tasks import spread
 from thinkact_nb.turns import TURN_THINKS, make_turns, other_thinks, run_loop
-from thinkact_nb.words import load_processor
+from thinkact_nb.family import load_processor
 
 ARMS = dict(open=("looks", 1, False), again=("looks", TURNS, False), once=("turns", 1, True), closed=("turns", TURNS, True))  # training, turns, memory
 SAID = ["grounding", "turns", "tokens", "seconds", "mishaps", "noticed", "truly", "alarms"]

@@ -29,7 +29,7 @@ from thinkact_nb.sft import train_sft
 from thinkact_nb.store import Store
 from thinkact_nb.tasks import spread
 from thinkact_nb.think import contradictions
-from thinkact_nb.words import load_processor
+from thinkact_nb.family import load_processor
 
 LOOKS = dict(validation=198, test=306)  # scenes
 

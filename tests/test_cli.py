@@ -317,7 +317,7 @@ def test_policies_without_a_model_need_no_torch(tmp_path):
 
 def test_tokens_are_counted_alike_with_torch_and_without():
     from thinkact_nb import evaluate
-    from thinkact_nb.words import load_processor
+    from thinkact_nb.family import load_processor
     profile = PROFILES['tiny']
     whole, light = load_processor(profile).tokenizer, evaluate._tokenizer(profile)
     for text in ('', 'The red block is at <loc10><loc63>, 12 cm away.', 'pick <loc01><loc02>; place <loc03><loc04>', '<think>é 한국어</think>'):

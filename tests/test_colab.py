@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from packaging.requirements import Requirement
-from thinkact_nb import colab, env, evaluate, model, shapes, sim
+from thinkact_nb import colab, env, evaluate, family, model, sim
 from thinkact_nb.env import PYBULLET, UserError, get_profile
 from thinkact_nb.pool import SimPool
 from thinkact_nb.files import damage
@@ -160,10 +160,10 @@ def test_a_machine_that_cannot_hold_the_model_is_told_so(monkeypatch, gpu, profi
 
 def test_a_full_disk_is_seen_before_the_download(monkeypatch):
     Gpu(15.8e9, 15.5e9).put(monkeypatch)
-    monkeypatch.setattr(shapes.shutil, 'disk_usage', lambda _: type('D', (), dict(free=3e9)))
-    with pytest.raises(UserError, match='takes 1[0-9] GB of disk and 3 are free'): shapes.check_machine(get_profile('t4'))
-    monkeypatch.setattr(shapes.shutil, 'disk_usage', lambda _: type('D', (), dict(free=90e9)))
-    shapes.check_machine(get_profile('t4'))
+    monkeypatch.setattr(family.shutil, 'disk_usage', lambda _: type('D', (), dict(free=3e9)))
+    with pytest.raises(UserError, match='takes 1[0-9] GB of disk and 3 are free'): family.check_machine(get_profile('t4'))
+    monkeypatch.setattr(family.shutil, 'disk_usage', lambda _: type('D', (), dict(free=90e9)))
+    family.check_machine(get_profile('t4'))
 
 
 def test_a_notebook_shows_one_line_of_a_user_error():

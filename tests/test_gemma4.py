@@ -10,11 +10,11 @@ import trl
 from transformers import (AutoConfig, Gemma4AudioConfig, Gemma4AudioFeatureExtractor, Gemma4Config, Gemma4ForConditionalGeneration, Gemma4ImageProcessor, Gemma4Processor,
                           Gemma4TextConfig, Gemma4VideoProcessor, Gemma4VisionConfig, PreTrainedTokenizerFast)
 
-from thinkact_nb import memory, model as m, words
+from thinkact_nb import family, memory, model as m
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.store import Store
-from thinkact_nb.words import STANDIN
+from thinkact_nb.family import STANDIN
 from thinkact_nb.trainer import train_rl
 from thinkact_nb.sft import train_sft
 from thinkact_nb.pool import SimPool
@@ -77,7 +77,7 @@ def test_words_take_slots_and_images_are_scaled_up(profile):
     assert prompt.endswith('Go.<turn|>\n<|turn>model\n')
     seen = processor(text=[prompt], images=[[m.Image.fromarray(EYES[0])]], add_special_tokens=False, return_tensors='pt')
     assert (seen['input_ids'] == processor.image_token_id).sum() == 64, '384 pixels, in squares of 48'
-    with pytest.raises(UserError, match='images and audio'): words.check_words(processor.tokenizer, AutoConfig.from_pretrained(profile.model), ['<|image>'])
+    with pytest.raises(UserError, match='images and audio'): family.check_words(processor.tokenizer, AutoConfig.from_pretrained(profile.model), ['<|image>'])
 
 
 def test_images_are_never_written(profile, monkeypatch):

@@ -24,7 +24,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from thinkact_nb import memory, model as m, precision, words
+from thinkact_nb import family, memory, model as m, precision
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.files import seal
 from thinkact_nb.store import Store
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 def folder(tmp_path_factory):
     "A random Gemma 3n of six layers, the last two of which use the keys and values of others; the stand-in's tokenizer."
     folder = tmp_path_factory.mktemp('tiny')/'base'
-    shutil.copytree(words.STANDIN, folder, ignore=shutil.ignore_patterns('*.safetensors'))
+    shutil.copytree(family.STANDIN, folder, ignore=shutil.ignore_patterns('*.safetensors'))
     config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
     config['text_config'] |= dict(num_hidden_layers=6, num_kv_shared_layers=2, layer_types=['sliding_attention', 'full_attention']*3, hidden_size=64, intermediate_size=[128]*6,
                                   activation_sparsity_pattern=[.95]*2 + [0.]*4, altup_num_inputs=4, num_attention_heads=2, num_key_value_heads=1)
@@ -122,12 +122,12 @@ def png(array):
 # four bits
 
 def test_default_4bit_load_cannot_train(adapted, batch):
-    "Guard: the AltUp coefficients in `SKIP`. Training clamps them in place, which packed bytes do not allow."
+    "Guard: the AltUp coefficients in what `GEMMA3N` leaves whole. Training clamps them in place, which packed bytes do not allow."
     assert all(g.isfinite().all() for g in gradients(adapted, batch).values())
 
 
 def test_skip_list_patterns_match(profile):
-    "Guard: patterns in `SKIP` begin as the names do (`model.vision_tower`, not `vision_tower`), and `lm_head` is among them."
+    "Guard: patterns of `whole` begin as the names do (`model.vision_tower`, not `vision_tower`), and `lm_head` is among them."
     packed = {n for n, x in m.load_base(profile).named_modules() if isinstance(x, bitsandbytes.nn.Linear4bit)}
     whole = ('lm_head', 'vision', 'coefs', 'modality_router')
     assert not [n for n in packed if any(w in n for w in whole)]
@@ -136,7 +136,7 @@ def test_skip_list_patterns_match(profile):
 
 def test_four_bits_are_computed_rightly_where_they_are_used(profile):
     "Guard: the width of the stand-in. Each layer as it is loaded against its float twin: four bits cost a tenth, not more."
-    float_twin = Gemma3nForConditionalGeneration.from_pretrained(words.STANDIN, dtype=torch.float32)
+    float_twin = Gemma3nForConditionalGeneration.from_pretrained(family.STANDIN, dtype=torch.float32)
     model = m.load_base(get_profile('tiny'))
     layers = {n: x for n, x in model.named_modules() if isinstance(x, bitsandbytes.nn.Linear4bit)}
     assert len(layers) > 40
@@ -198,10 +198,10 @@ def test_new_ids_are_refused(profile):
     "Guard: `check_words`. Ids that `add_tokens` gives are read as audio."
     tokenizer, config = copy.deepcopy(m.load_processor(profile).tokenizer), Gemma3nConfig.from_pretrained(profile.model)
     tokenizer.add_tokens(['<wave>'])
-    with pytest.raises(UserError, match=r'id \d+.* images and audio'): words.check_words(tokenizer, config, ['<wave>'])
+    with pytest.raises(UserError, match=r'id \d+.* images and audio'): family.check_words(tokenizer, config, ['<wave>'])
     tokenizer.add_special_tokens(dict(additional_special_tokens=['<unused0>']))
-    with pytest.raises(UserError, match='special'): words.check_words(tokenizer, config, ['<unused0>'])
-    with pytest.raises(UserError, match='no <unused'): words.claim_slots(tokenizer, [f'<wave{i}>' for i in range(400)])
+    with pytest.raises(UserError, match='special'): family.check_words(tokenizer, config, ['<unused0>'])
+    with pytest.raises(UserError, match='no <unused'): family.claim_slots(tokenizer, [f'<wave{i}>' for i in range(400)])
 
 
 def as_gemma(folder, to):
@@ -253,7 +253,7 @@ def test_another_adapter_in_the_same_base(profile, batch, tmp_path):
 
 
 def test_audio_is_neither_read_nor_reported(profile, capfd):
-    "Guard: `leave_out_audio`."
+    "Guard: `leave_out`."
     state = torch.get_rng_state()
     model = m.load_base(profile)
     assert model.model.audio_tower is None and 'audio_tower' not in ''.join(capfd.readouterr())
@@ -568,7 +568,7 @@ def test_damaged_adapter_is_refused(profile, tmp_path, sealed):
 
 
 def test_e2b_parameters():
-    "Guard: `E2B`, where it differs from transformers' defaults."
+    "Guard: shapes of `GEMMA3N`, where it differs from transformers' defaults."
     rows = memory.memory_table(get_profile('t4'))
     assert sum(r['parameters'] for r in rows) == 5_418_464_192
     assert next(r['parameters'] for r in rows if r['part'].startswith('per-layer emb')) == 2_013_265_920

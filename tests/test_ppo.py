@@ -26,7 +26,7 @@ from thinkact_nb.data import expert
 from thinkact_nb import store as stores
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store
-from thinkact_nb.words import chat, load_processor
+from thinkact_nb.family import chat, load_processor
 from thinkact_nb.model import Drawn, load_model
 from thinkact_nb.pool import SimPool, draw_scene
 

@@ -128,7 +128,7 @@ SPOILED = {  # change of row 2: its reason
 @pytest.mark.parametrize('case', SPOILED)
 def test_a_row_that_training_cannot_read_is_left_out_with_its_reason(few, tmp_path, case, capsys):
     "Guard: half a JPEG, a text that asks for an image and one of 9,009 tokens passed, `strict` too, and ended or stalled the training."
-    from thinkact_nb.words import texts_fit
+    from thinkact_nb.family import texts_fit
     change, said = SPOILED[case]
     say.cache_clear()
     file, fits = changed(few, tmp_path, change), texts_fit(get_profile('tiny'))
@@ -154,7 +154,7 @@ def test_a_picture_of_another_form_is_still_taken(few, tmp_path, how):
 
 def test_a_stream_leaves_out_what_a_file_leaves_out(few, some_turns, tmp_path, capsys):
     "Guard: the same rows, by the other reader; a stream without one usable row ended a training at step 0 without a word."
-    from thinkact_nb.words import texts_fit
+    from thinkact_nb.family import texts_fit
     fits = texts_fit(get_profile('tiny'))
     def spoil(rows):
         rows[0]['image'] = dict(bytes=cut_jpeg(), path=None)

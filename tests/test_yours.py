@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from thinkact_nb import data, evaluate, ledger, options, pictures, ppo, report, reward, share, sim, stages, store, tasks, think
+from thinkact_nb import data, evaluate, family, ledger, options, pictures, ppo, report, reward, share, sim, stages, store, tasks, think
 from thinkact_nb import env
 from thinkact_nb.env import UserError
 from thinkact_nb.pool import SimPool
 
 PAGE = {cell['id']: ''.join(cell['source']) for cell in json.loads((Path(__file__).parent.parent/'nbs/13_yours.ipynb').read_text(encoding='utf-8'))['cells']}
 CELLS = dict(task='d1300006', term='d1300009', algorithm='d130000c', policy='d130000f', intervention='d1300012', base='d1300015')
-REGISTRIES = (sim.TASKS, reward.TERMS, store.BASELINES, store.ALGORITHMS, store.MAKES, evaluate.POLICIES, think.THINKS, env.PROFILES)
+REGISTRIES = (sim.TASKS, reward.TERMS, store.BASELINES, store.ALGORITHMS, store.MAKES, evaluate.POLICIES, think.THINKS, family.FAMILIES, env.PROFILES)
 LAID = sim.make_scene('put_on', 'L0', 3)
 
 
@@ -41,8 +41,8 @@ def entries(cell):
 def test_each_takes_the_entries_that_the_page_says():
     "Guard: a reward term was known in fourteen places, a policy in five modules."
     counts = {kind: entries(cell) for kind, cell in CELLS.items()}
-    assert counts == dict(task=1, term=1, algorithm=2, policy=1, intervention=1, base=1)
-    rows = {kind: [int(n) for n in re.findall(r'\d', said.split(',')[0] if kind != 'algorithm' else said)] for kind, said in re.findall(r'(?m)^\| ([\w ]+) \| `\w+` \| (.*?) \|', PAGE['d1300002'])}
+    assert counts == dict(task=1, term=1, algorithm=2, policy=1, intervention=1, base=2)
+    rows = {kind: [int(n) for n in re.findall(r'\d', said.split(',')[0] if kind != 'algorithm' else said)] for kind, said in re.findall(r'(?m)^\| ([\w ]+) \| `\w+`(?:, `\w+`)* \| (.*?) \|', PAGE['d1300002'])}
     assert {kind.split()[-1]: found[-1] for kind, found in rows.items()} == counts
 
 
@@ -105,3 +105,13 @@ def test_a_task_is_asked_in_two_languages_and_an_intervention_is_a_kind(yours):
     assert {scene.task for scene in tasks.spread(20, tuple(sim.TASKS))} >= {'lay'}
     with pytest.raises(UserError, match='shouted'): think.intervene(None, 'sft', 'whispered', [], None)
     assert think.THINKS['shouted'](['a'], [laid], 0) == 'A'
+
+
+def test_a_family_is_asked_for_what_differs(yours):
+    "Guard: a base of another family was known in nine places."
+    from types import SimpleNamespace
+    from thinkact_nb.family import family_of, forbidden
+    said = dict(model_type='gemma3', image_token_index=7, boi_token_index=5, eoi_token_index=6)
+    config = SimpleNamespace(**said, mm_tokens_per_image=16, to_dict=lambda: said)
+    assert forbidden(config) == [5, 6, 7] and family_of(config).soft_tokens(config, 128) == 16 and not family_of(config).left_out
+    with pytest.raises(UserError, match='gemma3n, gemma4, gemma3'): family_of(SimpleNamespace(model_type='qwen'))

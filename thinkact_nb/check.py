@@ -25,10 +25,9 @@ from .files import located, write_json
 from .store import Store
 from .pool import SimPool
 from .data import make_dataset
-from .words import BUDGETS, WORDS, load_processor
-from .shapes import check_machine, model_config
+from .family import WORDS, check_machine, drop_left_out, family_of, load_processor, model_config
 from .precision import scale_gradients, steady, steady_ends
-from .model import SKIP, TARGETS, free_memory, fuse_head
+from .model import TARGETS, free_memory, fuse_head
 from .memory import PROMPT, peak_table
 from .sft import make_trainer, train_sft
 from .trainer import train_rl
@@ -93,9 +92,11 @@ def hollow_model(
     "A profile's model with adapters, ready to train, without data. To be called within a `FakeTensorMode`."
     config, dtype = model_config(profile), getattr(torch, profile.dtype)
     model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    model.model.audio_tower, model.is_loaded_in_4bit = None, True
+    drop_left_out(model)
+    model.is_loaded_in_4bit = True
+    whole = family_of(config).whole
     for name, layer in [*model.named_modules()]:
-        if type(layer) is not torch.nn.Linear or any(skip in name for skip in SKIP): continue
+        if type(layer) is not torch.nn.Linear or any(part in name for part in whole): continue
         where, _, last = name.rpartition(".")
         setattr(model.get_submodule(where), last, Hollow(layer, dtype))
     model.requires_grad_(False)
@@ -118,7 +119,7 @@ def step_peaks(
     found, prompt = {}, None
     with FakeTensorMode():
         model = hollow_model(profile)
-        prompt = getattr(model.config, "vision_soft_tokens_per_image", BUDGETS[0]) + PROMPT
+        prompt = family_of(model.config).soft_tokens(model.config, profile.image_size) + PROMPT
         model.train()
         model.gradient_checkpointing_enable(dict(use_reentrant=False))
         model.enable_input_require_grads()

@@ -141,7 +141,7 @@ _memory = {}
 def _tokenizer(profile):
     "What counts tokens; of the stand-in the file is enough, so a policy without a model needs no torch."
     if profile.model != "standin":
-        from thinkact_nb.words import load_processor
+        from thinkact_nb.family import load_processor
         return load_processor(profile).tokenizer
     from tokenizers import Tokenizer
     whole = Tokenizer.from_file(str(PACKAGE / "standin" / "tokenizer.json"))
@@ -196,7 +196,7 @@ def policy_of(
     taught = [store.run / "sft", store.run / "data"] if who in adapters() else []
     remembers = any((Path(folder) / TOLD).exists() for folder in [adapter, *taught] if folder)
     def load():
-        from thinkact_nb.words import load_processor
+        from thinkact_nb.family import load_processor
         return _loaded(profile, adapter, weights), load_processor(profile)
     return model_policy(load, profile, name_of(who), weights, remembers)
 

@@ -18,7 +18,7 @@ from .files import read_parquet, whole, write_json
 from .store import Store
 from .sim import COLOURS, Scene, make_scene
 from .pool import SimPool
-from .words import chat
+from .family import chat
 from .reward import EPISODE, RewardWeights, episode_table, judge, shown_terms
 
 # %% ../nbs/05c_ledger.ipynb #6f6741b4

@@ -7,11 +7,10 @@ __all__ = ['PARTS', 'FOUR_BITS', 'PROMPT', 'RECOMPUTED', 'READ', 'memory_table',
 
 # %% ../nbs/03b_memory.ipynb #5e2b4baa
 import re
-import numpy as np, torch
+import torch
 from .env import Profile
-from .words import BUDGETS, WORDS
-from .shapes import without_weights
-from .model import LOGITS, SKIP, TARGETS
+from .family import WORDS, family_of, without_weights
+from .model import LOGITS, TARGETS
 
 # %% ../nbs/03b_memory.ipynb #70f6f0a1
 PARTS = {"audio tower (dropped)": "audio_tower",
@@ -28,9 +27,9 @@ PARTS = {"audio tower (dropped)": "audio_tower",
          "norms and scales": ""}  # the first pattern that a parameter's name matches says which part it is of
 FOUR_BITS = 4.127 / 8  # bytes: four bits and, twice quantized, 0.127 of scales
 
-def _bytes_loaded(name, profile, in_four_bits, width):
+def _bytes_loaded(name, profile, family, in_four_bits, width):
     "What one number of a parameter takes after loading."
-    if "audio_tower" in name: return 0
+    if any(f"{part}_tower" in name for part in family.left_out): return 0
     if name.rsplit(".", 1)[0] in in_four_bits: return FOUR_BITS
     if "language_model.embed_tokens" in name or profile.dtype != "float16": return width
     return 4
@@ -40,16 +39,17 @@ def memory_table(
 ) -> list[dict]: # part, parameters, bytes as stored and four_bit_bytes as loaded
     "Parameters and bytes of a profile's model, part by part, before and after quantization."
     model = without_weights(profile)
+    family = family_of(model.config)
     width = torch.finfo(getattr(torch, profile.dtype)).bits / 8  # bytes of a number that is not quantized
     linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    in_four_bits = {n for n in linear if not any(s in n for s in SKIP)}
+    in_four_bits = {n for n in linear if not any(s in n for s in family.whole)}
     rows = {part: dict(part=part, parameters=0, bytes=0, four_bit_bytes=0) for part in PARTS}
     for name, parameter in model.named_parameters():
         row = rows[next(part for part, pattern in PARTS.items() if re.search(pattern, name))]
         n = parameter.numel()
         row["parameters"] += n
         row["bytes"] += n * width
-        row["four_bit_bytes"] += n * _bytes_loaded(name, profile, in_four_bits, width)
+        row["four_bit_bytes"] += n * _bytes_loaded(name, profile, family, in_four_bits, width)
     return list(rows.values())
 
 # %% ../nbs/03b_memory.ipynb #01b7c331
@@ -65,8 +65,7 @@ def _trained(model, profile):
 
 def _cache(model):
     "Bytes of keys and values that a rollout keeps for a token: of layers that have their own."
-    text = model.config.text_config
-    own = text.num_hidden_layers - text.num_kv_shared_layers
+    *_, own = family_of(model.config).widths(model.config.text_config)
     named = ((re.search(r"layers\.(\d+)\.self_attn\.(k|v)_proj$", n), n, m) for n, m in model.named_modules())
     return 4 * sum(m.out_features for found, n, m in named
                    if found and "language_model" in n and int(found[1]) < own)
@@ -77,12 +76,12 @@ def peak_table(
 ) -> list[dict]: # step, part, bytes
     "Estimated peak memory of an SFT step, a rollout and a PPO step on a GPU: arithmetic, which 11b compares."
     model = without_weights(profile)
-    text, layers = model.config.text_config, model.config.text_config.num_hidden_layers
-    read = getattr(model.config, "vision_soft_tokens_per_image", BUDGETS[0]) + PROMPT
+    text, family = model.config.text_config, family_of(model.config)
+    layers = text.num_hidden_layers
+    read = family.soft_tokens(model.config, profile.image_size) + PROMPT
     whole = read + profile.max_new_tokens  # tokens of a conversation
     # bytes for one token: the residual streams between two layers, what is inside a layer, and both at once
-    streams = 4 * getattr(text, "altup_num_inputs", 1) * text.hidden_size
-    forward = 4 * int(np.max(text.intermediate_size)) * (1 + getattr(text, "use_double_wide_mlp", False))
+    streams, forward, _ = (4 * width for width in family.widths(text))
     inside, reading = RECOMPUTED * (forward + streams), READ * (forward + streams)
     token = layers * inside if profile.model == "standin" else layers * streams + inside
     trained = _trained(model, profile)

@@ -15,7 +15,7 @@ from .env import Profile, UserError
 from .files import path_text
 from .store import TOLD
 from .share import new_folder
-from .words import forbidden, load_processor, model_path
+from .family import forbidden, load_processor, model_path
 from .model import check_adapter
 
 # %% ../nbs/09b_release.ipynb #09b00009

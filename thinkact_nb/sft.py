@@ -25,7 +25,7 @@ from .tasks import TASKS, spread
 from .pool import SimPool, run_episode
 from .data import demonstrate, read_dataset
 from .share import stream_dataset
-from .words import chat, load_processor, texts_fit
+from .family import chat, load_processor, texts_fit
 from .model import free_memory, load_model, trained_rows, write
 from .train import Bar, Checkpoints, go_on, led, only_numbers
 

@@ -25,7 +25,7 @@ from .checkpoints import Store
 from .sim import SceneKey, make_scene, parse_output
 from .tasks import TASKS, spread
 from .pool import SimPool
-from .words import forbidden, load_processor
+from .family import family_of, forbidden, load_processor
 from .model import Drawn, decode, fingerprint, free_memory, load_model, write
 from .train import Bar, Checkpoints, go_on, led, only_numbers
 from .reward import RewardWeights, judge, rl_made_with
@@ -179,8 +179,9 @@ class ReadingTrainer(WritingTrainer):
     def _read_shared(self, model, part, entropy):
         "Texts of a scene in one row."
         rows = share_prompts(part, self.processing_class.tokenizer.pad_token_id)
-        given = {name: part[name][rows.first] for name in ("pixel_values", "image_position_ids") if name in part}
-        window = self.accelerator.unwrap_model(self.model).config.get_text_config().sliding_window
+        config = self.accelerator.unwrap_model(self.model).config
+        given = {name: part[name][rows.first] for name in family_of(config).pixels if name in part}
+        window = config.get_text_config().sliding_window
         out = model(
             input_ids=rows.ids,
             position_ids=rows.place,

@@ -17,7 +17,7 @@ from .env import UserError
 from .checkpoints import Store
 from .sim import Scene, SceneKey, is_success, make_scene, parse_turn
 from .pool import SimPool
-from .words import chat
+from .family import chat
 from .model import Drawn
 from .reward import Episode, as_episode, episode_table, with_mishaps
 from .data import claims

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 from standin_tables import Reasoner
 from thinkact_nb.tasks import spread
 from thinkact_nb.env import SPLITS, get_profile
-from thinkact_nb.words import STANDIN, load_processor
+from thinkact_nb.family import STANDIN, load_processor
 from thinkact_nb.model import load_base, write
 from thinkact_nb.sim import COLOURS, SIZES, to_bins
 from thinkact_nb.pool import draw_scene

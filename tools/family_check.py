@@ -21,7 +21,7 @@ import tyro
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from thinkact_nb import precision, words as acting
+from thinkact_nb import family as acting, precision
 from thinkact_nb.check import agreement
 from thinkact_nb.data import expert
 from thinkact_nb.tasks import spread

@@ -36,8 +36,7 @@ from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig
 from check_standin import answers, reasoned, summary, unseen_tables
 from standin_tables import LANGUAGE, Asker, Driller, Reasoner, repetition, table_of, varied_think, words_scenes
 from thinkact_nb.env import SPLIT_SIZE, SPLITS
-from thinkact_nb.words import TURN_END
-from thinkact_nb.model import SKIP
+from thinkact_nb.family import GEMMA3N
 from thinkact_nb.sim import BINS, COLOURS
 from thinkact_nb.world import World
 from thinkact_nb.tasks import TASKS
@@ -143,7 +142,7 @@ class NF4(nn.Module):
 
 def quantized(model):
     "The layers that `load_base` puts into NF4."
-    return [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "language_model" in n and not any(s in n for s in SKIP)]
+    return [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "language_model" in n and not any(s in n for s in GEMMA3N.whole)]
 
 
 def through_nf4(model):
@@ -594,7 +593,7 @@ def main(settings: Settings):
         if not tables:
             return {}
         model.eval()
-        processor.tokenizer.eos_token = TURN_END["gemma3n"]  # an answer ends with its turn
+        processor.tokenizer.eos_token = GEMMA3N.turn_end  # an answer ends with its turn
         found = of(model, processor, tables)
         processor.tokenizer.eos_token = "<eos>"
         model.train()

@@ -25,7 +25,7 @@ import numpy as np, torch
 from thinkact_nb.tasks import spread
 from thinkact_nb.data import expert
 from thinkact_nb.env import get_profile
-from thinkact_nb.words import chat, load_processor
+from thinkact_nb.family import chat, load_processor
 from thinkact_nb.model import load_model
 from PIL import Image
 profile = get_profile("tiny")
