@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from thinkact_nb import algorithms, critic, ledger, ppo, sim
+from thinkact_nb import algorithms, credit, critic, ledger, ppo, sim
 from thinkact_nb import trainer as rl
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.data import expert
@@ -188,7 +188,7 @@ def test_credit_makes_the_think_of_a_good_action_more_likely():
 def test_a_think_ends_with_its_closing_tag():
     "Guard: credit falls on the think and its closing tag, and on nothing after it."
     ids = torch.tensor([[3, 3, 7, 4, 7], [7, 3, 3, 3, 3], [3, 3, 3, 3, 3]])
-    assert algorithms.thinking(ids, 7).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert credit.thinking(ids, 7).tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
 def test_the_contribution_is_the_own_think_minus_the_exchanged_one(monkeypatch):
@@ -367,8 +367,8 @@ def test_a_claim_said_twice_is_known_twice():
 def test_thinks_borrow_from_another_scene_of_their_task():
     "Guard: a think of another task is nonsense in any case, and one of the same scene is as good as the own."
     scenes = [('swap', 'L0', 1), ('sort', 'L0', 1), ('swap', 'L0', 1), ('swap', 'L0', 2), ('sort', 'L1', 1), ('stack', 'L0', 1)]
-    assert algorithms.lenders(scenes) == [3, 4, 3, 2, 1, 4]
-    assert algorithms.lenders(scenes[:1]) == [0] and algorithms.lenders([]) == []
+    assert credit.lenders(scenes) == [3, 4, 3, 2, 1, 4]
+    assert credit.lenders(scenes[:1]) == [0] and credit.lenders([]) == []
 
 
 def episodes(**rates):
@@ -562,7 +562,7 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
     assert heard[:8] == [f'<think>{t}</think>' for t in np.repeat(thinks, 2)] and heard[8] == f'<think>{thinks[-1]}</think>'
     assert all(g >= 2 for g in gained.tolist())
     ids = trainer.processing_class.tokenizer([thinks[0] + '</think><action>pick <loc0><loc0></action>'], add_special_tokens=False, return_tensors='pt').input_ids
-    carries = algorithms.thinking(ids, trainer.processing_class.tokenizer.convert_tokens_to_ids('</think>'))[0]
+    carries = credit.thinking(ids, trainer.processing_class.tokenizer.convert_tokens_to_ids('</think>'))[0]
     assert trainer.processing_class.tokenizer.decode(ids[0][carries == 1]).endswith('</think>') and 0 < carries.sum() < len(carries)
 
 

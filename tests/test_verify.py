@@ -18,7 +18,7 @@ from thinkact_nb.critic import claims_due, due
 from thinkact_nb.data import claims, expert, think_of
 from thinkact_nb.sim import loc_text, make_scene, to_bins
 from thinkact_nb.tasks import TASKS, spread
-from thinkact_nb.verify import LEVEL, MOST, STEP, Prices, claim_rewards, kept_shares
+from thinkact_nb.credit import LEVEL, MOST, STEP, Prices, claim_rewards, kept_shares
 
 SCENES = spread(90, seed=11)
 

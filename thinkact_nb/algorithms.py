@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['IGNORED', 'SAVE_EVERY', 'LEAST_ADVANTAGE', 'PPOConfig', 'rl_config', 'some_texts', 'few', 'by_length', 'deal',
-           'Shared', 'takes_masks', 'share_prompts', 'Pace', 'lenders', 'contributions', 'thinking']
+           'Shared', 'takes_masks', 'share_prompts', 'Pace']
 
 # %% ../nbs/05e_algorithms.ipynb #77e3b53d
 from dataclasses import dataclass, fields
-import numpy as np, torch
+import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOConfig
 from .env import Profile
 from .store import ALGORITHMS, Algorithm, check_algorithm
-from .sim import Scene
 
 # %% ../nbs/05e_algorithms.ipynb #e6b06001
 IGNORED = ("epsilon_high", "delta", "scale_rewards", "importance_sampling_level", "top_entropy_quantile",
@@ -216,43 +215,3 @@ class Pace:
         "Take notice of an update's `step_kl`."
         if kl > 2 * self.target: self.factor = max(.1, self.factor / 1.5)
         if kl < self.target / 2: self.factor = min(10., self.factor * 1.5)
-
-# %% ../nbs/05e_algorithms.ipynb #c1d7a055
-def lenders(
-    scenes:list[tuple] # task, level and seed of each text
-) -> list[int]: # which text lends its think to each
-    "The text before it that is of another scene of the same task, round and round; else the text before it."
-    n = len(scenes)
-    before = [[(i - k) % n for k in range(1, n)] or [i] for i in range(n)]
-    lends = lambda i, j: scenes[i][0] == scenes[j][0] and scenes[i] != scenes[j]
-    return [next((j for j in order if lends(i, j)), order[0]) for i, order in enumerate(before)]
-
-# %% ../nbs/05e_algorithms.ipynb #60b2464d
-def contributions(
-    thinks:list[str],
-    scenes:list[Scene],
-    images:list,        # one for each scene
-    samples:int,        # actions written after each think
-    act,                # (images, instructions, beginnings of texts) -> texts
-    earn                # (scenes, texts) -> rewards
-) -> np.ndarray: # (texts,)
-    "What each think adds to the reward of actions written after it, against the think lent to its scene."
-    repeat = lambda some: [x for x in some for _ in range(samples)]
-    instructions = [scene.instruction for scene in scenes]
-
-    def worth(thinks):
-        begun = [f"<think>{think}</think>" for think in thinks]
-        texts = act(repeat(images), repeat(instructions), repeat(begun))
-        return np.reshape(earn(repeat(scenes), texts), (-1, samples)).mean(1)
-
-    own, thinks = worth(thinks), list(thinks)
-    lent = lenders([(scene.task, scene.level, scene.seed) for scene in scenes])
-    return own - worth([thinks[i] for i in lent])
-
-def thinking(
-    ids:torch.Tensor, # (texts, tokens)
-    closes:int        # of `</think>`
-) -> torch.Tensor: # (texts, tokens)
-    "1 on the tokens of the think, its closing tag included."
-    closed = ids == closes
-    return ((closed.cumsum(1) - closed.int()) == 0).float()

@@ -64,7 +64,7 @@ class Algorithm:
     value_weight: float = _number(.5)  # of the value loss in the loss
     value_clip: float = _number(.2)  # how far a value may move in one update
     value_learning_rate: float = _number(5e-2)  # of the value head: it starts from nothing
-    verified: bool = _number(False, True, False)  # whether claims are checked and the prices of `verify` paid
+    verified: bool = _number(False, True, False)  # whether claims are checked and the prices of `credit` paid
     credit: float = _number(0., decides=True)  # weight of what the think contributes, on its tokens
     credit_samples: int = _number(2, least=1)  # actions sampled after each think, to estimate that
     curriculum: bool = _number(False, True, False)  # True: more scenes of tasks where success varies

@@ -31,9 +31,8 @@ from .train import Bar, Checkpoints, go_on, led, only_numbers
 from .reward import RewardWeights, judge, rl_made_with
 from .critic import ValueHead, facts, facts_width
 from .ledger import Curriculum, Ledger, log_rows, scene_dataset
-from .verify import Prices, claim_rewards, kept_shares
-from .algorithms import (Pace, by_length, contributions, deal, few, rl_config, share_prompts, takes_masks,
-                                    thinking)
+from .credit import Prices, claim_rewards, contributions, kept_shares, thinking
+from .algorithms import Pace, by_length, deal, few, rl_config, share_prompts, takes_masks
 from .ppo import LOSSES, Rollout, moments, targets, value_loss
 
 # %% ../nbs/06a_trainer.ipynb #06a00005
