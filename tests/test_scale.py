@@ -86,7 +86,7 @@ def outcomes(pool, scenes):
 def test_ray_gives_what_one_process_gives_also_when_a_node_dies(monkeypatch):
     pytest.importorskip('ray')
     from ray.cluster_utils import Cluster
-    from thinkact_nb.scale import RayPool
+    from thinkact_nb.pool import RayPool
     monkeypatch.setenv('RAY_worker_niceness', '0')
     scenes = spread(200)
     with SimPool(1) as pool: expected = outcomes(pool, scenes)

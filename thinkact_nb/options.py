@@ -210,7 +210,7 @@ class Simulated(Common):
     def workers(self):
         "One process per core, eight at most, shared among the processes of `accelerate launch`; of Ray, all it has."
         if self.pool == "ray":
-            from thinkact_nb.scale import RayPool
+            from thinkact_nb.pool import RayPool
             return RayPool()
         with quiet(): from thinkact_nb.pool import SimPool
         return SimPool(max(1, min(os.cpu_count() or 1, 8) // processes()))

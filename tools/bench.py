@@ -103,7 +103,7 @@ def pools(n=200):
             pids = pool.pids
             memory = max(int(line.split()[1])/1024 for pid in pids for line in open(f'/proc/{pid}/status', encoding='utf-8') if line.startswith('VmRSS')) if os.path.exists('/proc/self/status') else None
     tell('episodes per second, SimPool(2); reference: SimPool(1), same run', rates[2], '1/s', rates[1])
-    from thinkact_nb.scale import RayPool
+    from thinkact_nb.pool import RayPool
     for workers in (1, 2):  # in turns, so that what else the machine does slows both
         with SimPool(workers) as own, RayPool(workers) as ray:
             seconds_of = {pool: [] for pool in (own, ray)}
