@@ -51,8 +51,8 @@ class Signs(NamedTuple):
     cosine: float       # of gradients of independent rollouts
     needed: float       # texts of which a gradient would be half noise
     success: float      # share of texts
-    disagree: float     # share of scenes some of whose texts succeed and some fail; None of one text a scene
-    explained: float    # share of the variance of returns that the critic foresees, in the last rollout; None without one
+    disagree: float     # share of scenes some of whose texts succeed and some fail; None: one text a scene
+    explained: float    # share of returns' variance that the critic foresees, in the last rollout; None: no critic
     seconds: float      # a rollout and its gradient
 
 def signs(
@@ -86,7 +86,8 @@ def signs(
         seconds=(time.perf_counter() - start) / rollouts)
 
 # %% ../nbs/06d_moving.ipynb #06d00020
-ENOUGH = dict(cosine=(.03, 1.), step_kl=(5e-5, 1e-2), clip_fraction=(0., .1), explained_variance=(.1, 1.), disagree=(.2, 1.))
+ENOUGH = dict(cosine=(.03, 1.), step_kl=(5e-5, 1e-2), clip_fraction=(0., .1), explained_variance=(.1, 1.),
+              disagree=(.2, 1.))
 
 def vital(
     log:pd.DataFrame,  # of `train_rl`
@@ -102,5 +103,7 @@ def vital(
         explained_variance=of_run.get("explained_variance"),
         disagree=1 - of_run["no_contrast"] if of_run.get("no_contrast") is not None else None)
     known = {name: value for name, value in found.items() if value is not None and not pd.isna(value)}
-    rows = [dict(number=name, value=value, least=ENOUGH[name][0], most=ENOUGH[name][1]) for name, value in known.items()]
-    return pd.DataFrame(rows).assign(enough=lambda t: t.value.between(t.least, t.most)).set_index("number")
+    table = pd.DataFrame(dict(value=known)).rename_axis("number")
+    table["least"] = [ENOUGH[name][0] for name in known]
+    table["most"] = [ENOUGH[name][1] for name in known]
+    return table.assign(enough=table.value.between(table.least, table.most))
