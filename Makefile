@@ -49,6 +49,7 @@ export: $(READY) ## after a change to a notebook: clean, export to thinkact_nb/,
 
 test: $(READY) ## linter, notebooks and package in step, README, site and its links, outputs of fast pages, notebooks run, pytest
 	$(BIN)/ruff check
+	$(BIN)/python tools/dialect.py
 	$(BIN)/python tools/check_sync.py
 	$(BIN)/python tools/links.py --check
 	$(BIN)/python tools/readme.py --check

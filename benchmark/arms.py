@@ -36,11 +36,15 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.trainer import train_rl
 from thinkact_nb.reward import rollout
 from thinkact_nb.sft import sft_made_with, train_sft
-from thinkact_nb.store import Store, kept
+from thinkact_nb.store import Store, table_file
 from thinkact_nb.tasks import spread
 from thinkact_nb.family import load_processor
 
-STEPS, RATE, TEST, LOOK, LAM = 340, 5e-3, 306, 198, .95
+STEPS = 340
+RATE = 5e-3
+TEST = 306
+LOOK = 198
+LAM = .95
 TO_THE_END = dict(every=100, validation=36, patience=0)  # as in benchmark/sft.py
 WEIGHTS = "adapter_model.safetensors"
 ARMS = {"ppo": dict(algo="ppo", lam=LAM), "ppo, λ 1": dict(algo="ppo"), "ppo+true": dict(algo="ppo+true", lam=LAM), "ppo+credit": dict(algo="ppo+credit", lam=LAM),
@@ -107,7 +111,9 @@ def averaged(settings, store, algo, pool):
 
 def drawn(settings, store, algo, pool):
     "What sampled texts solve, before and after RL: shares of each policy, and their difference with scenes as units."
-    scenes, processor, shares = spread(TEST, seed=SPLITS["test"]), load_processor(store.profile), {}
+    scenes = spread(TEST, seed=SPLITS["test"])
+    processor = load_processor(store.profile)
+    shares = {}
     for arm, folder in (("sft", "sft"), (algo, f"rl/{algo}")):
         model = load_model(store.profile, str(store.run / folder))
         found = rollout(model, processor, store.profile, scenes, pool, arm, temperature=1., samples=settings.sampled, seed=7)
@@ -124,7 +130,7 @@ def name(settings): return f"{settings.start}-{settings.arm}-{settings.rate:g}-{
 
 def main(settings: Settings):
     torch.set_num_threads(1)
-    out = kept("arms") / f"{name(settings)}.json"
+    out = table_file("arms") / f"{name(settings)}.json"
     arm = dict(ARMS[settings.arm])
     think = arm.pop("think", True)
     sft, stage = begin(settings, think)

@@ -46,7 +46,7 @@ from thinkact_nb.model import fingerprint, free_memory, load_model
 from thinkact_nb.pool import SimPool
 from thinkact_nb.reward import with_mishaps
 from thinkact_nb.sft import train_sft
-from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, TOLD, Store, kept
+from thinkact_nb.store import ADAPTER, SHIPPED_TURNS, Store, TURNS_FILE, table_file
 from thinkact_nb.tasks import spread
 from thinkact_nb.turns import TURN_THINKS, make_turns, other_thinks, run_loop
 from thinkact_nb.family import load_processor
@@ -67,7 +67,7 @@ class Settings:
     workers: int = 0       # of the simulator
     arms: tuple[str, ...] = tuple(ARMS)  # judged
     run: Path = Path("runs/loop")
-    out: Path = kept("loop.json")
+    out: Path = table_file("loop.json")
     thinks: bool = True    # also exchange the thinks of `closed`, as 07d tells
     ship: bool = False     # put the adapter that learned turns into the package, for `thinkact act --turns 4`
 
@@ -89,7 +89,7 @@ def ship(store):
     "The adapter that learned turns comes with the package."
     SHIPPED_TURNS.mkdir(exist_ok=True)
     for file in (store.run / "sft" / name for name in (ADAPTER, "adapter_model.safetensors", "log.json")): shutil.copy(file, SHIPPED_TURNS)
-    shutil.copy(store.run / "data" / TOLD, SHIPPED_TURNS)
+    shutil.copy(store.run / "data" / TURNS_FILE, SHIPPED_TURNS)
     seal(SHIPPED_TURNS, base=fingerprint(store.profile))
 
 
@@ -109,7 +109,9 @@ def judged(settings, pool, profile, adapter, name, who=lambda policy: policy, **
 
 def exchanged(settings, pool, store, closed):
     "Other thinks from the second look on, each scene under one mishap, against the policy's own: `closed` has its rows under every mishap."
-    names, scenes, found = list(DISTURBANCES), spread(settings.test, seed=SPLITS["test"]), {}
+    names = list(DISTURBANCES)
+    scenes = spread(settings.test, seed=SPLITS["test"])
+    found = {}
     mishaps = [names[i % len(names)] for i in range(len(scenes))]
     own = pd.concat([closed[(closed.task == s.task) & (closed.seed == s.seed) & (closed.mishap == m)] for s, m in zip(scenes, mishaps)]).assign(arm="own")
     for kind in (kind for kind in TURN_THINKS if kind != "own"):

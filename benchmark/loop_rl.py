@@ -20,7 +20,7 @@ from loop import judged
 from thinkact_nb.env import PROFILES, hardware
 from thinkact_nb.evaluate import compare
 from thinkact_nb.pool import SimPool
-from thinkact_nb.store import Store, kept
+from thinkact_nb.store import Store, table_file
 from thinkact_nb.turn_rl import train_turns
 from thinkact_nb.turns import MIX
 
@@ -61,7 +61,7 @@ def main(settings: Settings):
                  by_mishap=by.astype(int).to_dict("index"), solved_by_task=solved.to_dict("index"),
                  means=table.groupby("arm")[SAID].mean().round(4).to_dict("index"),
                  rollouts=[round(float(s), 4) for s in log.success], explained=[round(float(v), 4) for v in log.explained_variance])
-    out = kept("loop_rl") / f"{store.run.name}.json"
+    out = table_file("loop_rl") / f"{store.run.name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(out, compare(table, "sft", "ppo"))

@@ -19,7 +19,7 @@ import tyro
 from thinkact_nb.env import SPLITS
 from thinkact_nb.evaluate import compare, evaluate
 from thinkact_nb.pool import SimPool
-from thinkact_nb.store import Store, kept
+from thinkact_nb.store import Store, table_file
 from thinkact_nb.tasks import spread
 from thinkact_nb.think import THINKS, intervene, transplant
 
@@ -80,12 +80,12 @@ def main(settings: Settings):
     with SimPool(0) as pool: measure(settings, store, pool)
     for name in ("episodes", "interventions"):
         table = pd.read_parquet(store.run / "eval" / f"{name}.parquet")
-        table.to_parquet(kept(f"{name}.parquet"), index=False, compression="zstd")
+        table.to_parquet(table_file(f"{name}.parquet"), index=False, compression="zstd")
     for name in ("config.json", "sft/log.json", "rl/ppo/log.json"):
-        file = kept("policies") / name
+        file = table_file("policies") / name
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(store.run / name, file)
-    (kept("policies") / "seeds.json").write_text(json.dumps(list(seeds(settings)), indent=1) + "\n", encoding="utf-8")
+    (table_file("policies") / "seeds.json").write_text(json.dumps(list(seeds(settings)), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import tyro
 from thinkact_nb.pool import SimPool
-from thinkact_nb.store import Store, kept
+from thinkact_nb.store import Store, table_file
 from thinkact_nb.tune import Study
 
 SHOWN = ["arm", "task", "level", "perturbed", "seed", "sample", "decoding", "version", "success"]
@@ -37,8 +37,8 @@ def main(settings: Settings):
             table = study.table()
             missing = trials - (len(table) and int((table.stage == stage).sum()))
             if missing > 0: study.run(missing, pool)
-    for name in ("study.db", "trials.json"): shutil.copy(study.folder / name, kept(name))
-    study.episodes()[SHOWN].to_parquet(kept("study.parquet"), index=False, compression="zstd")
+    for name in ("study.db", "trials.json"): shutil.copy(study.folder / name, table_file(name))
+    study.episodes()[SHOWN].to_parquet(table_file("study.parquet"), index=False, compression="zstd")
     print(study.table()[["name", "change", "result", "decision"]].to_string(index=False))
 
 

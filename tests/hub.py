@@ -40,8 +40,14 @@ class Hub(ThreadingHTTPServer):
     daemon_threads, request_queue_size = True, 128
     def __init__(self, port=0, failing=0., seed=0, refuse=None):
         super().__init__(("127.0.0.1", port), Handler)
-        self.url, self.lock, self.repositories, self.objects, self.log = f"http://127.0.0.1:{self.server_port}", threading.RLock(), {}, {}, []
-        self.failing, self.random, self.refuse = failing, random.Random(seed), refuse # refuse: (method, path) → status or None
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.lock = threading.RLock()
+        self.repositories = {}
+        self.objects = {}
+        self.log = []
+        self.failing = failing
+        self.random = random.Random(seed)
+        self.refuse = refuse  # refuse: (method, path) → status or None
 
     def repository(self, name, kind="model"): return self.repositories[kind, name]
     def handle_error(self, *args): "A client that was killed is no error."
@@ -91,7 +97,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def route(self, hub, raw):
         address, token = urlsplit(self.path), self.headers.get("Authorization", "").removeprefix("Bearer ")
-        path, self.user, self.role = address.path, "tester" if token in TOKENS else "", TOKENS.get(token)
+        path = address.path
+        self.user = "tester" if token in TOKENS else ""
+        self.role = TOKENS.get(token)
         if token and not self.user: raise Refusal(401, "Invalid credentials in Authorization header", None)
         if path == "/api/whoami-v2": return 200, dict(type="user", name=self.user, orgs=[], auth=dict(accessToken=dict(role=self.role)))
         if path == "/api/validate-yaml": return 200, dict(errors=[], warnings=[])

@@ -28,7 +28,9 @@ def train_sft(run, rows):
 
 def train_ppo(run, how):
     "Three updates. The adapter is untrained and no text is right, so a text's reward is its length, modulo 7."
-    store, algorithms.SAVE_EVERY, judge = Store(run, PROFILE), 1, ledger.judge
+    store = Store(run, PROFILE)
+    algorithms.SAVE_EVERY = 1
+    judge = ledger.judge
     ledger.judge = lambda *args: [replace(e, reward=len(e.output) % 7 / 7) for e in judge(*args)]
     if how == 'kill' and os.environ['RANK'] == '1':
         world, calls = ledger.Ledger.judged, []

@@ -141,7 +141,10 @@ def test_each_notebook_has_the_same_install_cell_and_a_changed_one_is_found():
 
 class Gpu:
     "As much of torch.cuda as is asked."
-    def __init__(self, total, free, major=7): self.total, self.free, self.properties = total, free, type('P', (), dict(name='T4', total_memory=total, major=major))
+    def __init__(self, total, free, major=7):
+        self.total = total
+        self.free = free
+        self.properties = type('P', (), dict(name='T4', total_memory=total, major=major))
     def put(self, monkeypatch):
         for name, value in dict(is_available=lambda: bool(self.total), mem_get_info=lambda: (self.free, self.total), memory_reserved=lambda: 0, get_device_properties=lambda _: self.properties).items():
             monkeypatch.setattr(torch.cuda, name, value)

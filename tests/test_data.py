@@ -59,7 +59,9 @@ def check(sentence, bodies, row):
     named = lambda name: [b for b in bodies if f"{b['colour']} {b['kind']}" == name]
     movable = [b for b in bodies if b['kind'] in ('block', 'cylinder')]
     distance = lambda b: math.dist((b['x'], b['y']), next((p['x'], p['y']) for p in bodies if p['kind'] == 'pad'))
-    things, places, made = [t for t in re.findall(THING, sentence) if not t.lower().startswith('the ')], re.findall(PLACE, sentence), 0
+    things = [t for t in re.findall(THING, sentence) if not t.lower().startswith('the ')]
+    places = re.findall(PLACE, sentence)
+    made = 0
     relation = next((r for r in ('to the left of', 'to the right of', 'in front of', 'behind') if f'{r} the' in sentence), None)
     if places and relation:
         (x, y), other = centre(places[0]), named(things[0])[0]

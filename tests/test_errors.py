@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from thinkact_nb import cli
 from thinkact_nb.env import PROFILES
 from thinkact_nb.files import seal
-from thinkact_nb.store import SHIPPED, kept
+from thinkact_nb.store import SHIPPED, table_file
 from thinkact_nb.pool import SimPool
 
 EVAL = ['eval', '--arms', 'sft', '--n', '1']
@@ -74,10 +74,10 @@ def whole(tmp_path_factory):
     data.make_dataset(2, run/'data', SimPool(0), ('put_on',), image_size=64)
     table = pd.read_parquet(SHIPPED/'eval'/'episodes.parquet')
     table[table.arm.isin(['sft', 'ppo'])].groupby('arm').head(9).to_parquet(run/'eval/episodes.parquet', index=False)
-    pd.read_parquet(kept('interventions.parquet')).head(9).to_parquet(run/'eval/interventions.parquet', index=False)
+    pd.read_parquet(table_file('interventions.parquet')).head(9).to_parquet(run/'eval/interventions.parquet', index=False)
     (run/'tune').mkdir()
-    shutil.copy(kept('trials.json'), run/'tune')
-    shutil.copy(kept('study.db'), run/'tune')
+    shutil.copy(table_file('trials.json'), run/'tune')
+    shutil.copy(table_file('study.db'), run/'tune')
     return run
 
 

@@ -65,7 +65,9 @@ def test_mcnemar_and_wilson_are_the_textbook_ones():
 
 
 def test_detectable_difference_is_found_four_times_in_five():
-    rng, n, discordant = np.random.default_rng(0), 200, .3
+    rng = np.random.default_rng(0)
+    n = 200
+    discordant = .3
     difference = ev.detectable(n, discordant)
     found = rng.multinomial(n, [(discordant - difference)/2, (discordant + difference)/2, 1 - discordant], 2000)
     power = np.mean([binomtest(int(a), int(a + b)).pvalue < .05 for a, b, _ in found])
@@ -181,7 +183,9 @@ def thinker(name, asked):
 
 def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(tmp_path):
     "Guard: with the arms exchanged, RL's thinks would be credited with what RL's actions do."
-    asked, store, scenes = [], Store(tmp_path/'run', get_profile('tiny'), new=True), spread(2, ['put_on'])
+    asked = []
+    store = Store(tmp_path/'run', get_profile('tiny'), new=True)
+    scenes = spread(2, ['put_on'])
     rows = th.transplant(store, thinker('ppo', asked), thinker('sft', asked), scenes, SimPool(0))
     assert asked == [('sft', ['<think>ppo on 0</think><action>', '<think>ppo on 1</think><action>'])]
     kept = pd.read_parquet(store.path('eval')/'interventions.parquet')
@@ -190,7 +194,9 @@ def test_in_a_transplant_the_first_arm_thinks_and_the_second_acts(tmp_path):
 
 def test_an_intervention_puts_in_the_think_of_its_kind(tmp_path):
     "Guard: own, none, another scene's and the oracle's think go before the same arm's action."
-    asked, store, scenes = [], Store(tmp_path/'run', get_profile('tiny'), new=True), spread(3, ['put_on'])
+    asked = []
+    store = Store(tmp_path/'run', get_profile('tiny'), new=True)
+    scenes = spread(3, ['put_on'])
     kinds = ('own', 'none', 'another', 'first 75 %', 'oracle')
     rows = [th.intervene(store, thinker('ppo', asked), kind, scenes, SimPool(0)) for kind in kinds]
     assert [name for name, _ in asked] == ['ppo']*5 and [set(table.arm) for table in rows] == [{f'ppo:{kind}'} for kind in kinds]
@@ -209,7 +215,9 @@ def test_a_policy_without_a_model_is_given_no_beginning(tmp_path):
 
 def test_rows_are_taken_again_by_what_wrote_them(tmp_path):
     "Guard: of a policy with weights as long as they are the same, of one that reads the scene as long as it writes the same, of any other never."
-    store, scenes, asked = Store(tmp_path/'run', get_profile('tiny')), spread(2, ['put_on']), []
+    store = Store(tmp_path/'run', get_profile('tiny'))
+    scenes = spread(2, ['put_on'])
+    asked = []
     def policy(weights, sees, said): return ev.Policy('mine', weights, lambda looks, begun=None: asked.append(said) or [said]*len(looks), sees)
     wrote = lambda one: (asked.clear(), ev.evaluate(store, [one], scenes, SimPool(0), resume=True).output[0])[1]
     assert wrote(policy('a', True, 'x')) == 'x' and wrote(policy('a', True, 'y')) == 'x' and wrote(policy('b', True, 'y')) == 'y'
@@ -347,7 +355,7 @@ def test_a_constant_answer_has_no_variety():
 def test_committed_tables_are_what_physics_says(name):
     rows = pd.read_parquet(TABLES/f'{name}.parquet')
     counts = rows.groupby(['arm', 'level']).size()
-    assert counts.nunique() == 1 and counts.iloc[0] >= 300 and not rows.duplicated(['arm', *ev.SCENE]).any()
+    assert counts.nunique() == 1 and counts.iloc[0] >= 300 and not rows.duplicated(['arm', *ev.PAIR]).any()
     some = rows.sample(30, random_state=0)
     with SimPool(0) as pool: found = pool.run([sim.make_scene(*key) for key in zip(some.task, some.level, some.seed)], [sim.parse_output(o).program for o in some.output])
     assert [o.success for o in found] == some.success.tolist() and [o.failure for o in found] == some.failure.tolist()
@@ -384,7 +392,9 @@ def test_the_committed_report_recomputes(tmp_path):
 
 def test_a_function_is_a_policy(tmp_path):
     "Guard: a function sees the image and the instruction that a model sees, and its rows are never taken from an earlier run."
-    store, scenes, seen = Store(tmp_path/'run', get_profile('tiny')), spread(2, ('put_on',), seed=30_000_000), []
+    store = Store(tmp_path/'run', get_profile('tiny'))
+    scenes = spread(2, ('put_on',), seed=30_000_000)
+    seen = []
     answers = {s.instruction: expert(s) for s in scenes}
     def planner(image, instruction):
         seen.append(image.shape)

@@ -106,7 +106,9 @@ def test_four_bits_where_they_belong_and_gradients_under_checkpointing(profile):
 
 
 def test_image_features_once(profile):
-    model, processor, inputs = m.load_model(profile), m.load_processor(profile), batch(profile)
+    model = m.load_model(profile)
+    processor = m.load_processor(profile)
+    inputs = batch(profile)
     with torch.no_grad():
         features, one = m.image_features(model, processor, EYES), model(**inputs).logits
         other = model(**{k: v for k, v in inputs.items() if k not in ('pixel_values', 'image_position_ids')}, mm_encoder_outputs=features).logits

@@ -273,7 +273,9 @@ def test_two_machines_at_once_remove_only_what_is_their_own(tmp_path):
     both = [subprocess.Popen([sys.executable, '-c', BEGIN + code, name, size], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True, encoding='utf-8') for name, size in (('b', '500'), ('c', '700'))]
     said = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    found, lost, commits = {}, [], hub.repository('tester/run').commits
+    found = {}
+    lost = []
+    commits = hub.repository('tester/run').commits
     for (_, before), (title, after) in zip(commits, commits[1:]):
         weights = lambda files: {f: len(d) for f, d in files.items() if f.endswith('adapter_model.safetensors')}
         pushed = weights(after).get(f'{title}/adapter_model.safetensors')

@@ -15,7 +15,7 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.sim import NO_PROGRAM, Program, loc_text, make_scene, parse_output, parse_turn, render_output, scene_of, solve
 from thinkact_nb.reward import with_mishaps
 from thinkact_nb.tasks import spread
-from thinkact_nb.turns import MISHAPS, LoopEnv, loop_episodes, make_turns, noticed, open_turn, run_loop, turn_rows
+from thinkact_nb.turns import REPORTED, LoopEnv, loop_episodes, make_turns, noticed, open_turn, run_loop, turn_rows
 from thinkact_nb.world import World
 
 TINY = PROFILES['tiny']
@@ -243,7 +243,7 @@ def test_arms_meet_the_same_mishap_and_are_compared():
     table = [run_loop(who, SCENES[:4], SimPool(0), TINY, looks, 'push', arm=arm) for who, looks, arm in (('open', 1, 'open'), ('expert', 4, 'closed'))]
     first = [json.loads(t.texts[0])[0].partition('<action>')[0] for t in table]
     assert first[0] == first[1] and list(table[0].mishap) == list(table[1].mishap) == ['push'] * 4
-    assert table[0].success.sum() < table[1].success.sum() and set(MISHAPS) == {'slipped', 'missed', 'moved'}
+    assert table[0].success.sum() < table[1].success.sum() and set(REPORTED) == {'slipped', 'missed', 'moved'}
     assert np.isnan(table[0].grounding).sum() == 0 and open_turn(play((SCENES[0], '', open_turn, 1, 0)).turns[0][0]) == expert(SCENES[0])
 
 
@@ -267,7 +267,7 @@ def test_the_command_line_teaches_turns_from_end_to_end(tmp_path, capsys):
     import shutil
     from thinkact_nb.cli import main
     from thinkact_nb.turns import turn_policy
-    from thinkact_nb.store import TOLD, Store
+    from thinkact_nb.store import TURNS_FILE, Store
     run = ['--run', str(tmp_path / 'run')]
     few = ['--set', 'rl_batch=8,rl_micro_batch=4,max_new_tokens=24,sft_batch=8,sft_micro_batch=8']
     main(['data', *run, '--profile', 'tiny', '--turns', '--n', '8', *few])
@@ -277,7 +277,7 @@ def test_the_command_line_teaches_turns_from_end_to_end(tmp_path, capsys):
     store = Store(tmp_path / 'run')
     table = store.run / 'rl/ppo/rollouts.parquet'
     import pandas as pd
-    assert pd.read_parquet(table).groupby('seed')['sample'].max().max() > 0 and (store.run / 'sft' / TOLD).exists()
+    assert pd.read_parquet(table).groupby('seed')['sample'].max().max() > 0 and (store.run / 'sft' / TURNS_FILE).exists()
     shutil.rmtree(store.run / 'data')
     assert turn_policy('ppo', store).remembers
     main(['act', *run, '--task', 'put_on', '--seed', '3', '--turns', '2', '--disturb', 'push'])

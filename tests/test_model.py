@@ -271,7 +271,9 @@ def test_everything_may_be_drawn(profile):
 
 def test_image_ids_are_never_written(profile, monkeypatch):
     "Guard: what `write` bars. A sampled image id is read as an image that is not there."
-    model, processor, seen = m.load_base(profile).eval(), m.load_processor(profile), []
+    model = m.load_base(profile).eval()
+    processor = m.load_processor(profile)
+    seen = []
     end = m.forbidden(model.config)[0]
     model.lm_head.register_forward_hook(lambda module, args, out: out + 100*(torch.arange(out.shape[-1]) >= end))
     decode = m.decode
@@ -348,7 +350,9 @@ def test_head_gives_what_trl_gives(adapted, batch):
 def test_what_cannot_be_sampled_is_left_out_where_texts_are_sampled(adapted, batch):
     "Guard: log-probabilities and entropies of PPO's policy and reference counted ids that generation suppresses; SFT's loss counts all."
     from trl.trainer import grpo_trainer, sft_trainer
-    base, labels, hot = adapted.get_base_model(), batch['labels'][:, 1:].numpy(), 5.  # so hot that every id has a share
+    base = adapted.get_base_model()  # so hot that every id has a share
+    labels = batch['labels'][:, 1:].numpy()
+    hot = 5.
     with torch.no_grad(): logits = adapted(**batch).logits[:, :-1].numpy().astype(float)
     def by_hand(kept, temperature):
         scores = logits[..., kept] / temperature

@@ -83,7 +83,7 @@ def test_the_critic_is_told_of_a_task_that_came_late(scenes):
     text = data.expert(scenes[0])
     told = facts([text, '.'], scenes[0])
     assert told.shape == (2, facts_width()) and facts_width() == len(PRIVILEGED) * (1 + len(sim.TASKS))
-    assert ValueHead(3, facts_width()).told.weight.shape[1] == told.shape[1]
+    assert ValueHead(3, facts_width()).facts.weight.shape[1] == told.shape[1]
     own = told[:, len(PRIVILEGED):].reshape(2, len(sim.TASKS), -1)
     assert np.flatnonzero(own.any((0, 2))).tolist() == [list(sim.TASKS).index('line_up')]
     look = play((scenes[0], '', expert_turn, 1, 0)).turns[0][0]

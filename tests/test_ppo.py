@@ -228,9 +228,9 @@ def test_the_critic_is_a_fit_of_facts_to_rewards(monkeypatch):
     facts = torch.tensor([[[1., 0], [1, 0], [1, 0]], [[0, 1], [0, 1], [5, 5]]])  # the last is padding
     earned = torch.tensor([[1., 1, 1], [-1, -1, 0]])
     ppo.foresee(head, facts, earned, MASK)
-    torch.testing.assert_close(head.told.weight.data, torch.tensor([[1., -1]]))
+    torch.testing.assert_close(head.facts.weight.data, torch.tensor([[1., -1]]))
     ppo.foresee(head, facts, -earned, MASK)  # the other way round: what was before counts three quarters
-    torch.testing.assert_close(head.told.weight.data, torch.tensor([[-.25, .25]])/1.75)
+    torch.testing.assert_close(head.facts.weight.data, torch.tensor([[-.25, .25]])/1.75)
 
 
 def test_little_is_believed_of_a_fact_that_was_seen_little():
@@ -238,12 +238,13 @@ def test_little_is_believed_of_a_fact_that_was_seen_little():
     head, many = critic.ValueHead(3, critic.facts_width()), torch.ones(critic.facts_width(), dtype=torch.float64)
     worth = head.fitted(torch.diag(100*many), 100*many)
     n = len(critic.PRIVILEGED)
-    torch.testing.assert_close(worth[:n], torch.ones(n), atol=1e-4, rtol=0), torch.testing.assert_close(worth[n:], torch.full((critic.facts_width() - n,), .5))
-    assert not head.told.weight.requires_grad and not head.told.weight.any()  # `fitted` only tells
+    torch.testing.assert_close(worth[:n], torch.ones(n), atol=1e-4, rtol=0)
+    torch.testing.assert_close(worth[n:], torch.full((critic.facts_width() - n,), .5))
+    assert not head.facts.weight.requires_grad and not head.facts.weight.any()  # `fitted` only tells
     head.learn(torch.diag(100*many), 100*many)
     again = critic.ValueHead(3, critic.facts_width())
     again.load_state_dict(head.state_dict())
-    assert torch.equal(again.squares, head.squares) and torch.equal(again.told.weight, head.told.weight) and head.told.weight.any()
+    assert torch.equal(again.squares, head.squares) and torch.equal(again.facts.weight, head.facts.weight) and head.facts.weight.any()
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -277,7 +278,7 @@ def test_the_critic_has_not_seen_the_texts_it_judges(monkeypatch):
     torch.testing.assert_close(out['foreseen'], foreseen)
     torch.testing.assert_close(out['old_values'], torch.tensor([[1., 1], [0, 0], [1, 1], [0, 0]]))  # what is kept is the fit to all
     torch.testing.assert_close(ppo.targets(rollout, like(), head)['old_values'], out['old_values'])
-    assert head.told.weight.tolist() == [[pytest.approx(1), pytest.approx(0)]]
+    assert head.facts.weight.tolist() == [[pytest.approx(1), pytest.approx(0)]]
 
 
 @settings(max_examples=100, deadline=None)
@@ -330,7 +331,9 @@ def test_the_loss_is_the_policys_and_the_critics(learning):
 @pytest.mark.parametrize('algo', ['ppo', 'grpo'])
 def test_the_loss_is_the_mean_over_the_minibatchs_tokens(learning, algo):
     "Guard: micro-batches with 6 tokens and 2; a mean of their means would count the tokens of the short one three times."
-    masks, losses, returns = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2)), (1., 4.), (1., 3.)
+    masks = (torch.ones(2, 3), torch.tensor([[1., 0, 0]]*2))
+    losses = (1., 4.)
+    returns = (1., 3.)
     parts = [part(mask, advantages=-loss*mask, returns=back*mask, minibatch_tokens=torch.tensor(8)) for mask, loss, back in zip(masks, losses, returns)]
     zeros = torch.zeros(2, 3)
     made, _ = learning(algo, lambda batch: (zeros, zeros, zeros if algo == 'ppo' else None))
@@ -517,7 +520,8 @@ def test_gradient_at_ratio_one_is_the_policy_gradient(tmp_path):
 
 def test_an_algorithm_learns_by_its_baseline_whatever_its_name(tmp_path, monkeypatch):
     "Guard: one of one's own whose name did not begin with ppo had no critic, and every advantage was 0 without a word."
-    monkeypatch.setitem(stores.ALGORITHMS, 'mine', None), monkeypatch.setitem(stores.MAKES, 'rl/mine', None)  # gone afterwards
+    monkeypatch.setitem(stores.ALGORITHMS, 'mine', None)  # gone afterwards
+    monkeypatch.setitem(stores.MAKES, 'rl/mine', None)
     stores.add_algorithm('mine', 'adapter of mine', baseline='critic', lam=.9)
     trainer, _ = bandit('mine', tmp_path, 1, lambda right: 2*right - 1)
     trainer.train()
@@ -567,7 +571,9 @@ def test_contribution_is_the_difference_that_the_own_think_makes(tmp_path, monke
 
 
 def test_a_curriculum_resumes_with_the_same_scenes(tmp_path):
-    profile, pool, tables = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=16), SimPool(0), []
+    profile = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=16)
+    pool = SimPool(0)
+    tables = []
     for name, parts in dict(whole=[3], half=[2, 3]).items():
         store = Store(tmp_path/name, profile)
         seed_all(0)
@@ -701,7 +707,9 @@ def slope(trainer, parts):
 def test_texts_that_teach_nothing_are_left_out_and_the_gradient_stays(scenes_of_four, monkeypatch):
     "Guard: half of the texts have no advantage; the mean of a minibatch counts their tokens all the same. With a KL or a critic every text teaches."
     monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: None)
-    trainer, found, asked = scenes_of_four, [], []
+    trainer = scenes_of_four
+    found = []
+    asked = []
     for only in (False, True):
         torch.manual_seed(0)
         parts = algorithms.deal(trainer.batch, 4, 1, only)
@@ -736,7 +744,9 @@ def test_texts_of_a_scene_are_dealt_together():
 @pytest.mark.parametrize('window', [512, 40])
 def test_a_prompt_that_texts_share_changes_neither_loss_nor_gradient(scenes_of_four, monkeypatch, window):
     "Guard: a text that saw another, positions that went on, or the token before a first one elsewhere would teach something else; with a window that is shorter than the prompt too."
-    trainer, logged, found = scenes_of_four, {}, []
+    trainer = scenes_of_four
+    logged = {}
+    found = []
     monkeypatch.setattr(trainer.model.config.get_text_config(), 'sliding_window', window)
     monkeypatch.setattr(rl.PPOTrainer, 'log_mean', lambda self, **numbers: logged.update({name: float(x) for name, x in numbers.items()}))
     assert trainer.shares and trainer.batch['scene'].tolist() == [i//4 for i in range(16)]

@@ -47,7 +47,7 @@ def test_pages_say_which_of_their_tables_are_outdated():
 
 def test_a_page_that_does_not_say_so_is_found(tmp_path, monkeypatch):
     note = store.outdated_note("tables/swaps.parquet")
-    cells = [dict(cell_type="code", source=['swaps = pd.read_parquet(kept("swaps.parquet"))'], outputs=[])]
+    cells = [dict(cell_type="code", source=['swaps = pd.read_parquet(table_file("swaps.parquet"))'], outputs=[])]
     file = tmp_path / "nbs" / "06_page.ipynb"
     file.parent.mkdir()
     monkeypatch.setattr(results, "ROOT", tmp_path)

@@ -60,14 +60,18 @@ def adapter(folder): return (folder/'sft/adapter_model.safetensors').read_bytes(
 
 def test_killed_five_times_and_resumed_on_fresh_machines_sft_ends_with_the_same_bits(hub, tmp_path):
     ended(start(None, tmp_path, 'whole'))
-    draw, killed, machine = random.Random(0), [], 0
+    draw = random.Random(0)
+    killed = []
+    machine = 0
     while True:
         process = start(hub, tmp_path, f'machine{machine}', 'tester/run', 'resume')
         if len(killed) < 5:
             left = [draw.randrange(20, 60)]   # requests until the kill: while checkpoints are fetched, trained towards, or pushed
             def watch(method, path):
                 left[0] -= 1
-                if left[0] == 0: killed.append(f'{method} {path.partition("?")[0]}'), process.kill()
+                if left[0] == 0:
+                    killed.append(f'{method} {path.partition("?")[0]}')
+                    process.kill()
             hub.refuse = watch
         else: hub.refuse = None
         process.wait(300)

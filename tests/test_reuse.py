@@ -224,7 +224,8 @@ def test_a_comma_in_the_folder_of_an_arm_is_no_end(tmp_path, monkeypatch):
 
 def test_a_store_means_the_folder_where_it_was_made(tmp_path, monkeypatch):
     "Guard: after a `%cd` a second, empty run was sealed elsewhere, and not a word was said."
-    (tmp_path/'one').mkdir(), (tmp_path/'two').mkdir()
+    (tmp_path/'one').mkdir()
+    (tmp_path/'two').mkdir()
     monkeypatch.chdir(tmp_path/'one')
     store = Store('run', get_profile('tiny'))
     (store.begin('data')/'train.parquet').write_bytes(b'rows')
@@ -237,7 +238,9 @@ def test_a_store_means_the_folder_where_it_was_made(tmp_path, monkeypatch):
 
 class Elsewhere(SimPool):
     "Changes the working folder while it works."
-    def __init__(self, folder): super().__init__(0), setattr(self, 'folder', folder)
+    def __init__(self, folder):
+        super().__init__(0)
+        self.folder = folder
     def map(self, *args, **kwargs): os.chdir(self.folder); return super().map(*args, **kwargs)
 
 
@@ -268,7 +271,8 @@ def test_finished_demonstrations_are_taken_only_for_what_they_are(tmp_path, caps
     assert 'complete, skipped\n' in capsys.readouterr().out
     cli.main([w for w in words if w not in ('--n', '2')] + ['--resume'])  # nobody asks for a number
     (tmp_path/'run/data/made.json').unlink()                              # of a version before this one
-    Store(tmp_path/'run').begin('data'), Store(tmp_path/'run').push('data')
+    Store(tmp_path/'run').begin('data')
+    Store(tmp_path/'run').push('data')
     cli.main([*words, '--resume', '--n', '4'])
     assert 'does not say what it was made with' in capsys.readouterr().out
     assert (tmp_path/'run/data/train.parquet').read_bytes() == before
@@ -384,7 +388,8 @@ def test_a_report_is_of_the_adapters_that_are_there(run, capsys):
     rows = pd.read_parquet(run/'eval/episodes.parquet')
     rows.loc[rows.index[-1], 'decoding'] = 'sampled'
     rows.to_parquet(run/'eval/episodes.parquet', index=False)
-    Store(run).begin('eval'), Store(run).push('eval')
+    Store(run).begin('eval')
+    Store(run).push('eval')
     assert 'a mean over both says nothing' in refused(['report', '--no-video', '--run', str(run)], capsys)
 
 
@@ -405,7 +410,8 @@ def test_thinks_of_two_policies_are_no_intervention():
 def test_a_study_goes_on_with_what_it_began_from(run):
     "Guard: trials on other demonstrations, or from another SFT adapter, were compared with those before."
     from thinkact_nb.tune import Study
-    Study(Store(run), 'sft', scenes=2), Study(Store(run), 'sft', scenes=2)
+    Study(Store(run), 'sft', scenes=2)
+    Study(Store(run), 'sft', scenes=2)
     data.make_dataset(4, Store(run).begin('data'), SimPool(0), ('put_on',), seed=50)
     Store(run).push('data')
     with pytest.raises(UserError, match='began with source'): Study(Store(run), 'sft', scenes=2)

@@ -86,7 +86,9 @@ def test_each_text_is_judged_in_its_own_scene():
 
 def test_a_rollout_keeps_samples_of_a_scene_together(monkeypatch):
     "Guard: repeated in another order than the scenes, pictures would stand beside texts that were written about others."
-    scenes, profile, asked = spread(2, ['stack']), get_profile('tiny'), {}
+    scenes = spread(2, ['stack'])
+    profile = get_profile('tiny')
+    asked = {}
 
     def write(net, processor, images, instructions, starts, *numbers):
         asked.update(pictures=[int(i[0, 0, 0]) for i in images], instructions=instructions, starts=starts, numbers=numbers)

@@ -194,10 +194,13 @@ def test_every_skill_at_every_bin_has_an_outcome_with_and_without_a_load():
         for skill in SKILLS:
             for x in range(BINS):
                 for y in range(BINS):
-                    world.joints, world.mishaps, world.grasped, world.held = np.array(HOME), [], [], load
+                    world.joints = np.array(HOME)
+                    world.faults = []
+                    world.grasped = []
+                    world.held = load
                     outcome = world.run(Program((Step(skill, x, y),)))
                     assert isinstance(outcome, Outcome) and outcome.failure in FAILURES and abs(world.joints - HOME).max() < 1e-9
-                    found[load is None, skill, x, y] = world.mishaps + [outcome.failure]
+                    found[load is None, skill, x, y] = world.faults + [outcome.failure]
     world.close()
     unreachable = {skill: {(x, y) for x in range(BINS) for y in range(BINS) if 'unreachable' in found[True, skill, x, y]} for skill in SKILLS}
     for skill, bins in unreachable.items():
@@ -209,7 +212,9 @@ def test_every_skill_at_every_bin_has_an_outcome_with_and_without_a_load():
 @pytest.mark.parametrize('x, y', [(8, 20), (8, 43), (8, 21), (8, 42), (10, 30), (0, 10), (63, 63), (0, 0)])
 def test_at_the_limits_of_the_arm_physics_agrees_with_the_plan(x, y):
     "Guard: what is out of reach halfway down is the failure `unreachable`, whatever the hand holds, and the arm goes home."
-    real, plan, scene = World(), Still(), make_scene('put_on', 'L0', 0)
+    real = World()
+    plan = Still()
+    scene = make_scene('put_on', 'L0', 0)
     for skill in SKILLS:
         for before in ((), solve(scene).steps[:1]):
             program = Program((*before, Step(skill, x, y)))
@@ -217,7 +222,8 @@ def test_at_the_limits_of_the_arm_physics_agrees_with_the_plan(x, y):
             plan.reset(scene).run(program)
             assert not outcome.success and ('unreachable' in real.mishaps) == ('unreachable' in plan.mishaps), (program, outcome)
             assert np.allclose([j[0] for j in real._joints(real.robot, range(7))], HOME, atol=.02)
-    real.close(), plan.close()
+    real.close()
+    plan.close()
 
 
 NEAR_BASE = st.builds(Step, st.sampled_from(SKILLS), st.integers(0, 16), st.integers(8, 55))
@@ -278,10 +284,13 @@ HISTORY = [('detour', 18, 'pick <loc20><loc11>; via <loc45><loc11>; via <loc45><
 
 def test_what_a_world_held_before_changes_no_digit():
     "Guard: after these five episodes a block of this sort came to rest 2e-8 m from where it rests in a new world."
-    new, used, scene = World(), World(), make_scene('sort', 'L0', 7)
+    new = World()
+    used = World()
+    scene = make_scene('sort', 'L0', 7)
     for task, seed, text in HISTORY: used.reset(make_scene(task, 'L0', seed)).run(parse_program(text)[0])
     assert used.reset(scene).run(solve(scene)) == new.reset(scene).run(solve(scene))
-    new.close(), used.close()
+    new.close()
+    used.close()
 
 
 def by_hand(task, bodies, moves, words=()): return Scene(task, 'L0', 0, '', tuple(bodies), moves, words=words)
@@ -304,7 +313,9 @@ def test_every_moved_body_must_rest_on_its_goal():
     "Guard: one of two is not enough, whichever it is."
     bodies = [Body('block', 'red', .4, .1), Body('block', 'blue', .4, -.1), Body('pad', 'red', .5, .1), Body('pad', 'blue', .5, -.1)]
     scene, pads = by_hand('sort', bodies, ((0, 2), (1, 3))), [(.5, .1, .002), (.5, -.1, .002)]
-    red, blue, away = (.5, .1, .024), (.5, -.1, .024), (.4, 0., .02)
+    red = (.5, .1, .024)
+    blue = (.5, -.1, .024)
+    away = (.4, 0., .02)
     assert is_success(scene, [red, blue, *pads])
     for a, b in ((red, away), (away, blue), (blue, red)): assert not is_success(scene, [a, b, *pads])
 
@@ -533,7 +544,11 @@ def harm(pool, done, rng):
 def test_killed_and_stopped_workers_change_nothing(monkeypatch):
     "Guard: killed workers hung the pool once in about 65 kills."
     jobs = [(s, solve(s)) for s in SCENES[:24]]
-    expected, start, rng, harmed, rounds = [played(job) for job in jobs], time.monotonic(), random.Random(0), 0, 0
+    expected = [played(job) for job in jobs]
+    start = time.monotonic()
+    rng = random.Random(0)
+    harmed = 0
+    rounds = 0
     while not rounds or time.monotonic() - start < float(os.environ.get('SECONDS', 5)):
         done, began = threading.Event(), time.monotonic()
         with Counting(2, attempts=50) as pool, ThreadPoolExecutor() as threads:

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 class Part:
     "A component: what is in it, and what happens when it is pressed or changed."
     def __init__(self, value=None, *, choices=None, **about):
-        self.value, self.about, self.events = value, about | dict(choices=choices), {}
+        self.value = value
+        self.about = about | dict(choices=choices)
+        self.events = {}
 
     def __enter__(self): return self
     def __exit__(self, *error): pass
@@ -60,7 +62,9 @@ def test_another_think_turns_failure_into_success(space):
     first = space.instruction.value
     assert first and space.picture.value.shape == (space.PICTURE,)*2 + (3,) and not space.box.value
     happen(space.ask, 'click')
-    own, action, film = space.box.value, space.action.value, Path(space.video.value)
+    own = space.box.value
+    action = space.action.value
+    film = Path(space.video.value)
     assert space.end.value.startswith('failure'), 'the policy solves this scene by itself: python tools/check_space.py --scenes lists others'
     assert 'false' in [truth for _, truth in space.shown.value] and ''.join(text for text, _ in space.shown.value) == own
     assert film.read_bytes()[4:8] == b'ftyp'

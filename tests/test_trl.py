@@ -90,7 +90,9 @@ def rolled(request, tmp_path_factory):
     trainer.model.train()
     k = trainer.num_generations
     rows = [trainer.train_dataset[i//k] for i in range(8)]
-    earned, judge, made = [1., -1, .5, -1, -1, .25, -1, -1], ledger.judge, []  # the simulator says -1 of all
+    earned = [1., -1, .5, -1, -1, .25, -1, -1]  # the simulator says -1 of all
+    judge = ledger.judge
+    made = []
     for method in (PPOTrainer, GRPOTrainer):
         seed_all(7)
         with pytest.MonkeyPatch.context() as given:

@@ -24,7 +24,9 @@ TINY = asdict(PROFILES['tiny'])
 
 def plant(hub, step, contents=(), repo='tester/run', **manifest):
     "A checkpoint that somebody put into a repository."
-    repository, inside, saved = hub.repository(repo), f'sft/checkpoints/checkpoint-{step}/', {}
+    repository = hub.repository(repo)
+    inside = f'sft/checkpoints/checkpoint-{step}/'
+    saved = {}
     there = dict(repository.files)
     for name, content in dict(contents).items():
         there[inside + name] = content

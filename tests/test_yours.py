@@ -28,7 +28,9 @@ def yours(tmp_path, monkeypatch):
     exec(PAGE['d1300004'], names)
     for cell in CELLS.values(): exec(PAGE[cell], names)
     yield names
-    for registry, was in zip(REGISTRIES, before): registry.clear(), registry.update(was)
+    for registry, was in zip(REGISTRIES, before):
+        registry.clear()
+        registry.update(was)
 
 
 def entries(cell):

@@ -207,7 +207,10 @@ class Pace:
     def __init__(self,
         warmup:int,      # steps over which the rate rises
         target:float=0.  # nats per token; 0: the rate stays
-    ): self.warmup, self.target, self.factor = warmup, target, 1.
+    ):
+        self.warmup = warmup
+        self.target = target
+        self.factor = 1.
 
     def __call__(self, step): return self.factor * min(1., step / max(1, self.warmup))
 

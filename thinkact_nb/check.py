@@ -39,7 +39,10 @@ class Live(TorchDispatchMode):
         labels:int=0 # how many tokens a mask picks
     ):
         super().__init__()
-        self.labels, self.known, self.now, self.peak = labels, WeakIdKeyDictionary(), 0, 0
+        self.labels = labels
+        self.known = WeakIdKeyDictionary()
+        self.now = 0
+        self.peak = 0
 
     def _gone(self, size): self.now -= size
 
@@ -80,7 +83,9 @@ class Hollow(bitsandbytes.nn.Linear4bit):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.compute_dtype, self.compute_type_is_set = dtype, True
         packed = torch.empty(layer.weight.numel() // 2, 1, dtype=torch.uint8)
-        self.weight, self.bias, self.quant_state = torch.nn.Parameter(packed, requires_grad=False), None, None
+        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+        self.bias = None
+        self.quant_state = None
         self.weight.compress_statistics, self.weight.quant_type = True, "nf4"
 
     def forward(self, x): return Unpacked.apply(x.to(self.compute_dtype), self.out_features).to(x.dtype)
@@ -107,7 +112,9 @@ def hollow_model(
                       trainable_token_indices=rows, task_type="CAUSAL_LM")
     stay = lambda module, *args, **kwargs: module  # there is one device, and nothing to move
     with mock.patch.object(torch.nn.Module, "to", stay): model = get_peft_model(model, lora)
-    if half: steady_ends(model), scale_gradients(model)
+    if half:
+        steady_ends(model)
+        scale_gradients(model)
     fuse_head(model.get_base_model())
     return model
 
@@ -165,7 +172,8 @@ def gradients(
 ) -> dict: # name: gradient, of `watched`
     "The gradient of one batch, without dropout."
     model = trainer.model
-    model.zero_grad(), model.eval()
+    model.zero_grad()
+    model.eval()
     trainer.compute_loss(model, batch, num_items_in_batch=1000).backward()
     found = {n: p.grad.detach().float().cpu().clone() for n, p in watched(model).items() if p.grad is not None}
     model.zero_grad()
@@ -198,7 +206,9 @@ class Meter(TrainerCallback):
     ): self.stop, self.rows = stop, []
 
     def on_step_begin(self, args, state, control, **kwargs):
-        if torch.cuda.is_available(): torch.cuda.synchronize(), torch.cuda.reset_peak_memory_stats()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
         self.start = time.perf_counter()
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -337,7 +347,8 @@ def check_gemma(
 ) -> dict: # the receipt
     "Take every kind of step once and write down what it took: receipt.json and receipt.md."
     profile = small(profile or get_profile())
-    check_machine(profile), cap_memory()
+    check_machine(profile)
+    cap_memory()
     checks, standin = Checks(), profile.model == "standin"
     run, folder_of_receipt = located(run), located(out or run)
     above = run.parent

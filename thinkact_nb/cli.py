@@ -60,7 +60,8 @@ class Act(Common):
 
     def check(self):
         super().check()
-        split_of(self.seed), self.check_turns()
+        split_of(self.seed)
+        self.check_turns()
         if self.table: self.table = str(located(self.table))
         if self.table and not Path(self.table).is_file():
             raise UserError(f"no file {path_text(self.table)}: --table takes a table of episodes, "

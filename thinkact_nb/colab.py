@@ -123,7 +123,9 @@ def install(
     extras=EXTRAS
 ):
     "What the first cell of a notebook does on Colab. Raises `InstallError` if pip fails."
-    start, before, imported = time.monotonic(), installed(), set(sys.modules)
+    start = time.monotonic()
+    before = installed()
+    imported = set(sys.modules)
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # else memory goes to pieces
     warning, lines = other_runtime(before), wanted(before, extras)
     if warning: print(warning)

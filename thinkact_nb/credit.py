@@ -49,7 +49,9 @@ def kept_shares(
     table:pd.DataFrame # episodes of one rollout
 ) -> tuple[float, float]: # shares: of claims that are true, of an expert's claims that are made
     "How far a rollout keeps the two conditions."
-    said, true, made = 0, 0, []
+    said = 0
+    true = 0
+    made = []
     for row in table.itertuples():
         scene = make_scene(row.task, row.level, row.seed)
         found = claims_due(row.output, scene)

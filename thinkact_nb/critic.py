@@ -41,7 +41,9 @@ def _steps(text, expert):
     if acts < 0: return
     yield acts + len("<action>"), "acts"
     for i, m in enumerate(_STEP.finditer(text, acts)):
-        skill, x, y = m[1], int(m[2]), int(m[3])
+        skill = m[1]
+        x = int(m[2])
+        y = int(m[3])
         e = expert.steps[i] if i < len(expert.steps) else None
         right = e is not None and skill == e.skill and _near(x, e.x) and _near(y, e.y)
         yield m.end(), "right step" if right else "wrong step"
@@ -75,7 +77,9 @@ def claims_due(
     expert:Expected=None # None: `expected`
 ) -> list[tuple[Claim, bool]]: # in the order of the text; and whether it is one more of those due
     "What a text claims, and what of it takes the text forward. Any text is read."
-    expert, said_before, found = expert or expected(scene), set(), []
+    expert = expert or expected(scene)
+    said_before = set()
+    found = []
     for claim in claims(text, scene, expert.also):
         new = claim.about not in said_before and len(said_before) < expert.due
         if new: said_before.add(claim.about)
@@ -132,10 +136,10 @@ class ValueHead(torch.nn.Module):
     ):
         super().__init__()
         self.out = torch.nn.Linear(width, 1)
-        self.told = torch.nn.Linear(facts, 1, bias=False) if facts else None
+        self.facts = torch.nn.Linear(facts, 1, bias=False) if facts else None
         for parameter in self.parameters(): torch.nn.init.zeros_(parameter)
         if not facts: return
-        self.told.requires_grad_(False)  # it is fitted, not trained
+        self.facts.requires_grad_(False)  # it is fitted, not trained
         self.register_buffer("squares", torch.zeros(facts, facts, dtype=torch.float64))
         self.register_buffer("products", torch.zeros(facts, dtype=torch.float64))
 
@@ -148,7 +152,7 @@ class ValueHead(torch.nn.Module):
         values:torch.Tensor, # (texts, tokens): of the hidden states
         facts:torch.Tensor   # (texts, tokens, facts)
     ): # (texts, tokens)
-        return values + self.told(facts).squeeze(-1) if self.told else values
+        return values + self.facts(facts).squeeze(-1) if self.facts else values
 
 # %% ../nbs/05b_critic.ipynb #05b00102
 RIDGE = 1e-3, 100.  # tokens' worth of doubt about a fact: for all tasks alike, for one task
@@ -172,22 +176,25 @@ def learn(self:ValueHead,
     products:torch.Tensor
 ):
     "Take up what a rollout says about facts."
-    self.told.weight.data = self.fitted(squares, products)[None]
+    self.facts.weight.data = self.fitted(squares, products)[None]
     self.squares.mul_(KEEP).add_(squares)
     self.products.mul_(KEEP).add_(products)
 
 # %% ../nbs/05b_critic.ipynb #23824cbd
 VALUE_FILE = "value_head.safetensors"
+_IN_FILE = {"facts.weight": "told.weight"}  # the names of weights in files, where they differ
 
 @patch
 def save(self:ValueHead,
     folder # where the adapter is
 ):
-    state = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
+    state = {_IN_FILE.get(name, name): value.contiguous().cpu() for name, value in self.state_dict().items()}
     save_file(state, Path(folder) / VALUE_FILE)
 
 @patch
 def load(self:ValueHead,
     folder # where `save` left it
 ):
-    self.load_state_dict(load_file(Path(folder) / VALUE_FILE))
+    ours = {there: here for here, there in _IN_FILE.items()}
+    state = load_file(Path(folder) / VALUE_FILE)
+    self.load_state_dict({ours.get(name, name): value for name, value in state.items()})

@@ -94,7 +94,9 @@ class ThinkWriter:
         seed:int=None # of the choice among wordings; None: the first of each kind
     ):
         self.rng = None if seed is None else np.random.default_rng([seed, 1])
-        self.wordings, self.word, self.said = wordings, word, []
+        self.wordings = wordings
+        self.word = word
+        self.said = []
 
     def __call__(self, kind, **words): self.said.append(self.say(self.wordings[kind], **words))
 

@@ -99,8 +99,11 @@ def quiet():
     for stream in kept: os.dup2(null, stream)
     try: yield
     finally:
-        _flush(), os.close(null)
-        for stream, was in kept.items(): os.dup2(was, stream), os.close(was)
+        _flush()
+        os.close(null)
+        for stream, was in kept.items():
+            os.dup2(was, stream)
+            os.close(was)
 
 # %% ../nbs/00_env.ipynb #69fea931
 PACKAGES = ("thinkact_nb", "torch", "torchvision", "transformers", "timm", "peft", "trl", "accelerate", "bitsandbytes",
@@ -238,7 +241,8 @@ def seed_all(
 ):
     "Seed Python, numpy and torch. Raises `UserError` on what is no seed."
     check_seed(seed)
-    random.seed(seed), np.random.seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
     import torch
     torch.manual_seed(seed)
 

@@ -91,10 +91,11 @@ class Hub:
     ):
         from huggingface_hub import HfApi, get_token
         self._show_downloads_only()
-        self.repo, self.api, self.login = repo, HfApi(), bool(get_token())
+        self.repo, self.api = repo, HfApi()
+        self.login = bool(get_token())
         self.public = False  # whether it may be one that everybody can read
-        self.worker = ThreadPoolExecutor(1)
-        self.jobs, self.sent, self.config = {}, {}, None
+        self.worker, self.jobs = ThreadPoolExecutor(1), {}
+        self.sent, self.config = {}, None
         self.own = set()     # (path, content) of manifests that this process made
         if not self.login:
             say("no Hub login: everything stays on this machine. "

@@ -61,7 +61,11 @@ class Ledger(TrainerCallback):
     "Judges texts and keeps the episodes of all processes, update by update."
     def __init__(self, store:Store, pool:SimPool, tokenizer, config, weights:RewardWeights=None):
         self.stage = f"rl/{config.algorithm}"
-        self.store, self.pool, self.tokenizer, self.config, self.weights = store, pool, tokenizer, config, weights
+        self.store = store
+        self.pool = pool
+        self.tokenizer = tokenizer
+        self.config = config
+        self.weights = weights
         self.folder, self.tables = store.path(self.stage), []
 
     def judged(self, scenes, outputs):
@@ -109,7 +113,11 @@ class Curriculum:
         scenes:list[Scene],
         size:int,           # scenes per update
         ledger:"Ledger"
-    ): self.scenes, self.size, self.ledger, self.decided = scenes, size, ledger, {}
+    ):
+        self.scenes = scenes
+        self.size = size
+        self.ledger = ledger
+        self.decided = {}
 
     def __len__(self): return len(self.scenes)
 

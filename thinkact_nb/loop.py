@@ -42,8 +42,15 @@ class LoopWorld(World):
         if disturb: check_name("disturbance", disturb, DISTURBANCES)
         World.reset(self, scene)
         self.due, self.draw = disturb, np.random.default_rng([scene.seed, *disturb.encode()])
-        self.slips, self.open, self.goal = float(self.draw.uniform(*SLIPS)), 0, None
-        self.turn, self.think, self.before, self.felt, self.feelings, self.lost = 0, "", None, None, [], []
+        self.slips = float(self.draw.uniform(*SLIPS))
+        self.open = 0
+        self.goal = None
+        self.turn = 0
+        self.think = ""
+        self.before = None
+        self.felt = None
+        self.feelings = []
+        self.lost = []
         self.acted = False
         return self
 
@@ -60,9 +67,11 @@ def pick(self:LoopWorld, x, y):
 
 @patch
 def place(self:LoopWorld, x, y):
-    holding, drops, self.goal = self.held, self.mishaps.count("dropped"), (x, y)
+    holding = self.held
+    drops = self.faults.count("dropped")
+    self.goal = (x, y)
     World.place(self, x, y)
-    kept = holding is not None and self.mishaps.count("dropped") == drops
+    kept = holding is not None and self.faults.count("dropped") == drops
     self.feelings.append("set" if kept else "Nothing")
     self.goal = None
 
@@ -80,7 +89,10 @@ def _step(self:LoopWorld, carrying=False):
         if not self.open: self.grip = 0.
     if self.due != "slip" or not carrying or self.held is None or self.goal is None: return
     at = self._call(pybullet.getBasePositionAndOrientation, self.held)[0]
-    if math.dist(at[:2], self.goal) < self.slips: self.due, self.open, self.grip = "", FALL, .04
+    if math.dist(at[:2], self.goal) < self.slips:
+        self.due = ""
+        self.open = FALL
+        self.grip = .04
 
 @patch
 def _watch_held(self:LoopWorld):
@@ -128,12 +140,18 @@ def take(self:LoopWorld,
     watcher:Callable=None # called with the world every tenth physics step
 ) -> Outcome: # of the episode so far
     "One turn."
-    said, self.before, self.turn = parse_turn(text), self.now(), self.turn + 1
-    self.watcher, self.think, force = watcher, said.think, self.force
+    said = parse_turn(text)
+    self.before = self.now()
+    self.turn = self.turn + 1
+    self.watcher = watcher
+    self.think = said.think
+    force = self.force
     if self.due == "push":
         self.due = ""
         self._push()
-    self.feelings, self.lost, self.force = [], [], 0.
+    self.feelings = []
+    self.lost = []
+    self.force = 0.
     if self.held is None and not self.grip: self._fingers(.04)
     self.acted = self.acted or said.program is not None
     outcome = self.run(said.program or Program(()), watcher) if self.acted else NO_PROGRAM
@@ -301,7 +319,9 @@ def turn_claims(
     look:Look
 ) -> list[Claim]: # of the table as it is now, then of what happened, then of what waits
     "What a think of a turn claims. Any text is read."
-    happened, carry, found = changed_since(look), next_carry(look), []
+    happened = changed_since(look)
+    carry = next_carry(look)
+    found = []
     for kind, form in CHANGES.items():
         for m in form.finditer(think):
             about = kind, m.groupdict().get("c") or ""
@@ -408,7 +428,9 @@ def film_turns(
     size:int=320 # pixels per side
 ) -> tuple[list, list]: # frames (size, size, 3), uint8, 24 a second, and the number of the one each turn begins with
     "An episode, played again and watched."
-    world, frames, starts = own_loop().reset(scene, disturb), [], []
+    world = own_loop().reset(scene, disturb)
+    frames = []
+    starts = []
     for text in texts:
         starts.append(len(frames))
         frames.append(world.render(size))

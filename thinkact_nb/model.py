@@ -318,7 +318,8 @@ def decode(
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     read, scores_of = base.base_model, _scores(model, temperature or 1., list(barred))
     cache, mask, place, last = _read_prompts(read, inputs, each)
-    n, device, (kept,) = len(mask), mask.device, cache.values()
+    n, device = len(mask), mask.device
+    (kept,) = cache.values()
     ids, rows = torch.full((n, most), pad, device=device), torch.arange(n, device=device)
     log_probs, hidden = torch.zeros(n, most, device=device), last.new_zeros(n, most, last.shape[-1])
     ended = lambda some: torch.isin(some, torch.tensor(ends, device=device))
@@ -332,7 +333,9 @@ def decode(
             for i in rows[~going].tolist() if heard else ():
                 heard(i, ids[i, :ended(ids[i]).int().argmax() + 1])
             kept.batch_select_indices(going.nonzero()[:, 0])
-            rows, token, mask, place = rows[going], token[going], mask[going], place[going]
+            rows, token = rows[going], token[going]
+            mask = mask[going]
+            place = place[going]
         mask, place = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), place + 1
         seen = read(input_ids=token[:, None], attention_mask=mask, position_ids=place, use_cache=True, **cache)
         last = seen.last_hidden_state[:, -1]
@@ -356,7 +359,9 @@ def write(
     "What the model writes about each image and instruction."
     check_seed(seed)
     torch.manual_seed(seed)
-    texts, starts, out = [], starts or [""] * len(images), []
+    texts = []
+    starts = starts or [""] * len(images)
+    out = []
     for instruction, start in zip(instructions, starts):
         asked = processor.apply_chat_template(chat(instruction), tokenize=False, add_generation_prompt=True)
         texts.append(asked + start)

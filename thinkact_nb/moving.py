@@ -67,8 +67,9 @@ def signs(
     if rollouts < 2: raise UserError(f"{rollouts} rollouts: two or more can agree")
     trainer = rl_trainer(store, pool, algo, seed, rollouts, **settings)
     trainer.model.train()
-    start = time.perf_counter()
-    texts, each, found, tables = trainer.args.generation_batch_size, trainer.num_generations, [], []
+    start, texts = time.perf_counter(), trainer.args.generation_batch_size
+    each, found = trainer.num_generations, []
+    tables = []
     for k in range(rollouts):
         first = k * texts // each
         trainer._generate_and_score_completions([trainer.train_dataset[first + i // each] for i in range(texts)])

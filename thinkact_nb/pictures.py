@@ -171,7 +171,9 @@ def cases(
     from thinkact_nb.think import changed
     from thinkact_nb.world import World
     from thinkact_nb.pool import FPS, filmed
-    rows, world, out = changed(table, a, b), World(), []
+    rows = changed(table, a, b)
+    world = World()
+    out = []
     some = [row for change in ("gained", "lost") for row in rows[rows.change == change].head(most).to_dict("records")]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "film.mp4"
@@ -239,11 +241,14 @@ def leaf(
     pick = widgets.Dropdown(options=names, description="case", layout=dict(width="40em"))
     shown = widgets.HTML()
     def show(_=None): shown.value = render("widget.html", body=case_html(examples[pick.value], "thinkact act"))
-    pick.observe(show, "value"), show()
+    pick.observe(show, "value")
+    show()
     return widgets.VBox([pick, shown])
 
 # %% ../nbs/08b_pictures.ipynb #43aa3592
-PANEL, CAPTION, TITLE = 320, 176, 48  # pixels
+PANEL = 320  # pixels
+CAPTION = 176
+TITLE = 48
 
 def _sheet(left, right, texts, title):
     "One frame: a title, two pictures, a caption under each."
@@ -312,7 +317,9 @@ def demo_video(
     from thinkact_nb.world import World
     from thinkact_nb.pool import FPS, write_video
     rows = by_turns(paired(read_table(store), *arms), scenes)
-    world, film_roll, posters = World(), [], []
+    world = World()
+    film_roll = []
+    posters = []
     for row in rows.to_dict("records"):
         frames, poster = _side_by_side(row, arms, world)
         if len(film_roll) + len(frames) > seconds * FPS: break

@@ -118,7 +118,11 @@ class SimPool:
         limit:float=60.,  # seconds a job may take
         attempts:int=3    # how often a job is tried that kills or hangs its worker
     ):
-        self.workers, self.limit, self.attempts, self._threads, self._alive = workers, limit, attempts, None, set()
+        self.workers = workers
+        self.limit = limit
+        self.attempts = attempts
+        self._threads = None
+        self._alive = set()
         self._begun = {}  # job: an episode that was begun ahead
 
     def __enter__(self): return self
@@ -342,9 +346,13 @@ def record_episode(
     job:tuple # (scene, program, pixels per side)
 ) -> dict: # success; frames (n, size, size, 3); state and action, as measured and as commanded next, (n, 8)
     "An episode, `FPS` rows a second: 7 joint angles (radians) and the width between the fingers (metres)."
-    (scene, program, size), frames, states, targets = job, [], [], []
+    (scene, program, size) = job
+    frames = []
+    states = []
+    targets = []
     def watch(world):
-        frames.append(world.render(size)), targets.append(world.target)
+        frames.append(world.render(size))
+        targets.append(world.target)
         states.append([joint[0] for joint in world._joints(world.robot, (*range(7), FINGERS[0]))])
     world = own_world().reset(scene)
     watch(world)

@@ -33,8 +33,12 @@ def gae(
     owner = (rows if episode is None else episode.to(mask.device))[:, None].expand_as(mask)[there]
     lengths = torch.unique_consecutive(owner, return_counts=True)[1].tolist()
     join = lambda x: pad_sequence(x[there].split(lengths), batch_first=True)  # (episodes, tokens of the longest)
-    r, v, trust = join(rewards), join(values), join(lams)
-    after, last, found = pad(v[:, 1:], (0, 1)), torch.zeros_like(v[:, 0]), torch.zeros_like(v)
+    r = join(rewards)
+    v = join(values)
+    trust = join(lams)
+    after = pad(v[:, 1:], (0, 1))
+    last = torch.zeros_like(v[:, 0])
+    found = torch.zeros_like(v)
     for t in reversed(range(v.shape[1])):
         last = r[:, t] + gamma * after[:, t] - v[:, t] + gamma * trust[:, t] * last
         found[:, t] = last
@@ -187,7 +191,9 @@ def targets(
     critic:ValueHead=None
 ) -> dict: # advantages and, with a critic, old values, returns and what was foreseen, (rows, tokens) each
     "What policy and critic learn from a rollout."
-    rewards, mask, a = rollout.rewards, rollout.mask, algorithm
+    rewards = rollout.rewards
+    mask = rollout.mask
+    a = algorithm
     if a.baseline != "critic": return dict(advantages=compared(rollout, a))
     along = lambda values, lam=1., turn_lam=1.: gae(rewards, values, mask, a.gamma, lam, turn_lam, rollout.episode)
     earned = along(torch.zeros_like(rewards))[1]  # from each token on

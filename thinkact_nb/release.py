@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForImageTextToText
 from .env import Profile, UserError
 from .files import path_text
-from .store import TOLD
+from .store import TURNS_FILE
 from .share import new_folder
 from .family import forbidden, load_processor, model_path
 from .model import check_adapter
@@ -42,6 +42,6 @@ def merge(
     try:
         merged.save_pretrained(folder)
         processor.save_pretrained(folder)
-        if (adapter / TOLD).exists(): shutil.copy(adapter / TOLD, folder)  # it learned turns
+        if (adapter / TURNS_FILE).exists(): shutil.copy(adapter / TURNS_FILE, folder)  # it learned turns
     except OSError as e: raise UserError(f"cannot write to {path_text(folder)} ({e.strerror}): choose another folder")
     return folder

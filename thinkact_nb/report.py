@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from .env import UserError, say, split_of
 from .files import NUMBER, SEAL, path_text, read_json, render, sha256, whole, write_json
-from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, adapters, fingerprint, kept
+from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, adapters, fingerprint, table_file
 from .pictures import cases, case_html, curve, data_uri, demo_video, rate_chart
 
 # %% ../nbs/09_report.ipynb #e72a31c1
@@ -213,7 +213,9 @@ def findings(
     check_current(store, table)
     table, strange = apart(table), strangers(store, table)
     pairs, compared = _compared(table, strange)
-    arms, training, paid = plain(rates(table, ["level"])), _training(store, table.arm), costs(store)
+    arms = plain(rates(table, ["level"]))
+    training = _training(store, table.arm)
+    paid = costs(store)
     config = read_json((store.run if store.has("eval", "episodes.parquet") else SHIPPED) / "config.json", CONFIG)
     both = decodings(training, arms, config["profile"]["rl_batch"], strange)
     apart_from = [*strange.values(), *departures(training, config["profile"], paid)]
@@ -395,9 +397,9 @@ def kept_run(
     folder # must not be there yet
 ) -> Store:
     "The package's tables of the policies of 07 as a run folder; without adapters."
-    shutil.copytree(kept("policies"), folder)
+    shutil.copytree(table_file("policies"), folder)
     for name, stage in KEPT.items():
         if not stage: continue
         (Path(folder) / stage).mkdir(exist_ok=True)
-        shutil.copy(kept(name), Path(folder) / stage)
+        shutil.copy(table_file(name), Path(folder) / stage)
     return Store(folder)

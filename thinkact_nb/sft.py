@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 from .env import SPLITS, UserError, seed_all
 from .files import whole
-from .store import TOLD
+from .store import TURNS_FILE
 from .checkpoints import Store
 from .sim import parse_output
 from .tasks import TASKS, spread
@@ -27,7 +27,7 @@ from .data import demonstrate, read_dataset
 from .share import stream_dataset
 from .family import chat, load_processor, texts_fit
 from .model import free_memory, load_model, trained_rows, write
-from .train import Bar, Checkpoints, go_on, led, only_numbers
+from .train import Bar, Checkpoints, go_on, on_first_rank, only_numbers
 
 # %% ../nbs/04_sft.ipynb #9fd8872b
 def conversations(
@@ -70,7 +70,9 @@ class Validation:
         n:int,         # scenes
         lang:str="en"  # a name in `LANGUAGES`, as the demonstrations have it
     ):
-        self.profile, self.scenes, self.pool = store.profile, spread(n, tasks, levels, SPLITS["validation"]), SimPool(0)
+        self.profile = store.profile
+        self.scenes = spread(n, tasks, levels, SPLITS["validation"])
+        self.pool = SimPool(0)
         rows = self.pool.map(demonstrate, [(s, self.profile.image_size, lang, 0., 0.) for s in self.scenes])
         open_image = lambda row: Image.open(io.BytesIO(row["image"]["bytes"]))
         self.images = [np.asarray(open_image(row)) for row in rows]
@@ -136,7 +138,8 @@ class ValidatedSFT(SFTTrainer):
         metrics = dict(loss=total / tokens, **mean, parsed=episodes.parsed.mean(), success=episodes.success.mean())
         metrics["score"] = metrics["success"] - metrics["action_loss"]
         metrics = {f"eval_{k}": float(v) for k, v in metrics.items()}
-        self.model.train(), self.log(metrics)
+        self.model.train()
+        self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -212,10 +215,10 @@ def train_sft(
     "QLoRA SFT on the run's demonstrations; the adapter goes to `sft/` or `sft-nothink/`. Raises `UserError`."
     stage = "sft" if think else "sft-nothink"
     trainer = make_trainer(store, seed, think=think, **settings)
-    folder = led(lambda: store.begin(stage))
+    folder = on_first_rank(lambda: store.begin(stage))
     made = sft_made_with(store, seed, think, **settings)
     trainer.add_callback(Checkpoints(store, stage, made))
-    checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
+    checkpoint = on_first_rank(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
     go_on(trainer, checkpoint)
     entries = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     log = pd.DataFrame(entries).groupby("step", as_index=False).first()
@@ -225,10 +228,10 @@ def train_sft(
         trainer.model.save_pretrained(folder)
         best = folder / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}" / "adapter_model.safetensors"
         if trainer.state.global_step < trainer.state.max_steps and best.exists(): shutil.copy(best, folder)
-        told = store.run / "data" / TOLD
+        told = store.run / "data" / TURNS_FILE
         if told.exists() and not settings.get("stream"): shutil.copy(told, folder)
         store.push(stage, base=made["base"], settings=made)
-    led(keep)
+    on_first_rank(keep)
     del trainer, keep
     free_memory()
     return log

@@ -15,7 +15,7 @@ import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from .env import UserError, check_seed, say
 from .files import MADE, located, path_text, render, write_json
 from .hub import in_short, public_fault, refusal
-from .store import TOLD
+from .store import TURNS_FILE
 from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
 from .tasks import RELATIONS, TASKS
 from .pool import FPS, SimPool, record_episode, write_video
@@ -132,7 +132,7 @@ def push_to_hub(
         address = HfApi().create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
         if private and HfApi().repo_info(repo, repo_type="dataset").private is False:
             raise public_fault(repo, "choose another repository, or say private=False")
-        kinds = ["README.md", "*.parquet", "*.png", TOLD, MADE]
+        kinds = ["README.md", "*.parquet", "*.png", TURNS_FILE, MADE]
         HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", commit_message="Demonstrations",
                               allow_patterns=kinds, ignore_patterns=["parts/*"])
     except UserError: raise
@@ -338,7 +338,10 @@ def to_lerobot(
     folder, place = new_folder(folder), "chunk-{:03d}/file-{:03d}"
     columns = ["task", "level", "seed", "instruction", "output", "success"]
     rows = dataset.select_columns(columns).filter(lambda success: success, input_columns="success")
-    tasks, episodes, summaries, frames = list(dict.fromkeys(rows["instruction"])), [], {}, 0
+    tasks = list(dict.fromkeys(rows["instruction"]))
+    episodes = []
+    summaries = {}
+    frames = 0
     try:
         for part in ("meta/episodes", "data"): (folder / part / "chunk-000").mkdir(parents=True)
         with pq.ParquetWriter(folder / "data" / (place.format(0, 0) + ".parquet"), _FRAME) as writer:

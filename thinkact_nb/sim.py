@@ -361,7 +361,8 @@ def make_scene(
 ) -> Scene:
     "The scene of these arguments: a pure function. Raises `UserError` on an unknown name or what is no seed."
     rest = () if "thinkact_nb.tasks" in sys.modules else ("the others after `import thinkact_nb.tasks`",)
-    check_name("task", task, (*TASKS, *rest)), check_name("level", level, LEVELS)
+    check_name("task", task, (*TASKS, *rest))
+    check_name("level", level, LEVELS)
     for name in perturb: check_name("perturbation", name, PERTURBATIONS)
     check_seed(seed, 2**63 - 1)  # the largest that a table's column takes
     for attempt in itertools.count():
@@ -430,7 +431,9 @@ def view_of(
 ) -> tuple[tuple, dict]: # camera: eye, target, up; lamp: arguments of PyBullet's `getCameraImage`
     "Where the camera stands and how the lamp shines."
     rng = lambda name: np.random.default_rng([scene.seed, *name.encode()])
-    eye, target, lamp = np.array((1.1, 0, .85)), (.49, 0, .02), LAMP
+    eye = np.array((1.1, 0, .85))
+    target = (.49, 0, .02)
+    lamp = LAMP
     if "camera" in scene.perturbed: eye = eye + rng("camera").uniform((-.06, -.12, -.06), (.06, .12, .06))
     if "light" in scene.perturbed:
         draw = rng("light")
@@ -442,7 +445,9 @@ def table_pattern(
     number:int # 0 to 7
 ) -> np.ndarray: # (64, 64, 3), uint8
     "Pixels of a table top: stripes or checks in two colours."
-    rng, size, (i, j) = np.random.default_rng(number), 2 + number // 2, np.indices((64, 64))
+    rng = np.random.default_rng(number)
+    size = 2 + number // 2
+    (i, j) = np.indices((64, 64))
     checks = (i // size + j // size * (number % 2)) % 2
     colours = rng.uniform(140, 215, 3) + rng.uniform(-30, 30, (2, 1))
     return np.where(checks[..., None], *colours).astype(np.uint8)

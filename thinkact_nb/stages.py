@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .env import (RL_SEEDS, SPLITS, SPLIT_SIZE, UserError, check_name, check_seed, quiet, say,
                              split_of)
 from .files import differs, path_text, read_parquet
-from .store import ALGORITHMS, MAKES, TOLD, Store, adapters
+from .store import ALGORITHMS, MAKES, TURNS_FILE, Store, adapters
 from .report import build_report
 from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
@@ -52,7 +52,7 @@ def __call__(self:Data):
         else: wanted = rows_made_with(*there, self.lang)
         if complete(store, "data", wanted): return
     folder, what = store.begin("data"), "episodes of turns" if self.turns else "demonstrations"
-    (folder / TOLD).unlink(missing_ok=True)
+    (folder / TURNS_FILE).unlink(missing_ok=True)
     with timed(store, "data", f"{n} {what}", self.set), self.workers() as pool:
         asked = n, folder, pool, tasks, levels, seed, store.profile.image_size
         made = len(self.make_turns(*asked) if self.turns else make_dataset(*asked, self.lang))
@@ -109,12 +109,14 @@ def __call__(self:Sft):
     done = f"{self.steps} steps" if self.steps else f"{store.profile.sft_epochs:g} passes over the demonstrations"
     asked = dict(steps=self.steps or -1, every=self.every, strict=self.strict, stream=self.stream or "",
                  report_to=self.report_to)
-    if (store.run / "data" / TOLD).exists(): asked["patience"] = 0  # validation scenes ask for whole programs
+    if (store.run / "data" / TURNS_FILE).exists(): asked["patience"] = 0  # validation scenes ask for whole programs
     wanted = sft_made_with(store, self.seed, not self.no_think, **asked, **self.trainer())
     if self.resume and complete(store, stage, wanted): return
     with timed(store, stage, done, self.set):
         log = train_sft(store, self.seed, self.resume, not self.no_think, **asked, **self.trainer())
-    last, first, final = log.dropna(subset="eval_success").iloc[-1], log.loss.iloc[0], log.loss.dropna().iloc[-1]
+    last = log.dropna(subset="eval_success").iloc[-1]
+    first = log.loss.iloc[0]
+    final = log.loss.dropna().iloc[-1]
     print(f"SFT adapter in {path_text(store.run / stage)}: loss {first:.3g} to {final:.3g}; "
           f"on validation scenes {last.eval_parsed:.0%} parse, {last.eval_success:.0%} succeed")
 
@@ -167,7 +169,7 @@ def say_language(
 def __call__(self:Ppo):
     store = self.store()
     if self.resume and self.there(store): return
-    in_turns = (store.require("sft", "adapter_config.json") / TOLD).exists()
+    in_turns = (store.require("sft", "adapter_config.json") / TURNS_FILE).exists()
     if in_turns and self.algo != "ppo": raise UserError(f"--algo {self.algo}: this run learned turns, which take ppo")
     with quiet():
         from thinkact_nb.trainer import train_rl
@@ -269,7 +271,8 @@ def __call__(self:Eval):
     with quiet():
         from thinkact_nb.evaluate import evaluate, policy_of
         from thinkact_nb.think import THINKS, intervene, transplant
-    if (store.run / "sft" / TOLD).exists(): say("this run learned turns, and is judged here by its first look alone")
+    learned_turns = (store.run / "sft" / TURNS_FILE).exists()
+    if learned_turns: say("this run learned turns, and is judged here by its first look alone")
     say_language(store)
     arms = listed(self.arms) or ["expert", "random", "base", *store.trained()]
     policies = {arm: policy_of(arm, store) for arm in arms}
@@ -300,7 +303,7 @@ class Tune(Simulated):
     def __call__(self):
         store = self.store()
         source = store.require(*(("data", "train.parquet") if self.stage == "sft" else ("sft", "adapter_config.json")))
-        if (source / TOLD).exists():
+        if (source / TURNS_FILE).exists():
             raise UserError("this run learned turns, and trials are judged by a first look alone: tune a run without")
         with quiet(): from thinkact_nb.tune import Study
         start = dict(demonstrations=self.demonstrations) if self.demonstrations and self.stage == "sft" else {}

@@ -310,7 +310,6 @@ class TabletopEnv(gymnasium.Env):
     metadata = dict(render_modes=["rgb_array"], render_fps=24)
     world_of, longest = World, 200  # what is acted in; characters of a question at most
     characters = "".join(map(chr, range(32, 127))) + "\n"
-
     def __init__(self,
         task:str="put_on", # a name in `TASKS`
         level:str="L0",    # a name in `LEVELS`
@@ -318,10 +317,11 @@ class TabletopEnv(gymnasium.Env):
         render_mode:str=None # "rgb_array": `render` gives a picture of 256 pixels
     ):
         make_scene(task, level, 0, perturb)  # names are checked before a world is made
-        self.asked, self.render_mode, self.world = (task, level, perturb), render_mode, self.world_of()
+        self.asked, self.render_mode = (task, level, perturb), render_mode
+        self.world = self.world_of()
         image = gymnasium.spaces.Box(0, 255, (128, 128, 3), np.uint8)
-        asked = Sentence(self.longest, charset=self.characters)
-        self.observation_space = gymnasium.spaces.Dict(image=image, instruction=asked)
+        sentence = Sentence(self.longest, charset=self.characters)
+        self.observation_space = gymnasium.spaces.Dict(image=image, instruction=sentence)
         self.action_space = gymnasium.spaces.Text(2000, charset=self.characters)
 
     def _lay(self, scene): self.world.reset(scene)
@@ -337,9 +337,9 @@ class TabletopEnv(gymnasium.Env):
     def step(self, action):
         program = parse_output(action).program
         outcome = self.world.run(program) if program else NO_PROGRAM
-        return self._observe(), 1. if outcome.success else -1., True, False, self.told(outcome)
+        return self._observe(), 1. if outcome.success else -1., True, False, self.info(outcome)
 
-    def told(self, outcome):
+    def info(self, outcome):
         "What a step says of its outcome beside the reward."
         return {k: getattr(outcome, k) for k in ("success", "failure", "contact_force", "dropped", "joint_speed")}
 

@@ -19,7 +19,7 @@ from .sim import Scene, loc_text, scene_of
 from .pool import SimPool
 from .data import claims, stated, think_of
 from .reward import shown_terms, with_mishaps
-from .evaluate import SCENE, act, check_one, evaluate, keep_rows, mean_interval, paired, policy_of
+from .evaluate import PAIR, act, check_one, evaluate, keep_rows, mean_interval, paired, policy_of
 
 # %% ../nbs/07b_think.ipynb #7517174c
 def think_in(
@@ -117,7 +117,7 @@ def interaction(
     rows, there = [], set(table.arm)
     for arm in (a, b): check_one(table[table.arm.str.startswith(f"{arm}:")].assign(arm=arm))
     for kind in (k for k in THINKS if k != "own" and {f"{a}:{k}", f"{b}:{k}"} <= there):
-        costs = [paired(table, f"{arm}:{kind}", f"{arm}:own").set_index(SCENE) for arm in (a, b)]
+        costs = [paired(table, f"{arm}:{kind}", f"{arm}:own").set_index(PAIR) for arm in (a, b)]
         x, y = (c.success_b.astype(float) - c.success_a for c in costs)
         more = (y - x).to_numpy()
         gap = lambda u, v, axis: (u - v).mean(axis)
@@ -173,7 +173,9 @@ def hollow(
     rows = []
     for arm, some in _laid(table).groupby("arm", sort=False):
         episodes = [(row["think"], scene_of(row)) for row in some.to_dict("records")]
-        said, true, due = {}, {}, {}
+        said = {}
+        true = {}
+        due = {}
         for think, scene in episodes:
             for kind, value in _values(think):
                 said.setdefault(kind, []).append(value)
@@ -205,7 +207,8 @@ def contradictions(
     said = {kind: [] for kind in VALUES}
     for kind, _, words in stated(think):
         said[kind].append(words)
-    counts, places, away, found = {}, {}, {}, []
+    counts, places = {}, {}
+    away, found = {}, []
     for s in said["count"]:
         counts.setdefault(s["c"], set()).add(s["n"])
     for s in said["place"]:
@@ -218,6 +221,7 @@ def contradictions(
     twice = [f"{' and '.join(sorted(n))} {name}" for name, n in counts.items() if len(n) > 1]
     return [*twice, *found, *_miscounted(said, places, away), *_denied(said, away)]
 
+# %% ../nbs/07b_think.ipynb #b5000008
 def _miscounted(said, places, away):
     "Offsets that are not those of the places, and distances that are not those of the offsets."
     pad = next((place for name, place in places.items() if name.endswith(" pad")), None)
@@ -269,7 +273,7 @@ def changed(
     shown = ("think", "action", "failure", "output", "grounding", "think_tokens", "reward", *worth)
     columns = [f"{c}_{side}" for side in "ab" for c in shown]
     both = both.assign(change=np.where(both.success_b, "gained", "lost"))
-    pair = [*SCENE, *both.columns.intersection(["mishap"])]
+    pair = [*PAIR, *both.columns.intersection(["mishap"])]
     return both[["change", *pair, "instruction", *columns]].reset_index(drop=True)
 
 # %% ../nbs/07b_think.ipynb #24f112c2

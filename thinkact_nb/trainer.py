@@ -27,7 +27,7 @@ from .tasks import TASKS, spread
 from .pool import SimPool
 from .family import family_of, forbidden, load_processor
 from .model import Drawn, decode, fingerprint, free_memory, load_model, write
-from .train import Bar, Checkpoints, go_on, led, only_numbers
+from .train import Bar, Checkpoints, go_on, on_first_rank, only_numbers
 from .reward import RewardWeights, judge, rl_made_with
 from .critic import ValueHead, facts, facts_width
 from .ledger import Curriculum, Ledger, log_rows, scene_dataset
@@ -38,7 +38,8 @@ from .ppo import LOSSES, Rollout, moments, targets, value_loss
 # %% ../nbs/06a_trainer.ipynb #06a00005
 class ReportingTrainer(GRPOTrainer):
     "TRL's trainer, which says what took how long and how an update went."
-    _tag_names, _name, _paper = ["trl", "ppo"], "PPO", {}
+    _tag_names, _name = ["trl", "ppo"], "PPO"
+    _paper = {}
 
     @contextmanager
     def clock(self, phase):
@@ -332,7 +333,9 @@ def claims(self:Texts, written, pieces, trainer):
 @patch
 def gained(self:Texts, written, episodes, trainer):
     "What each text's own think adds to its reward, (texts,)."
-    limit, processor, step = self.config.max_completion_length, trainer.processing_class, trainer.state.global_step
+    limit = self.config.max_completion_length
+    processor = trainer.processing_class
+    step = trainer.state.global_step
     model, images = trainer.accelerator.unwrap_model(trainer.model), [*map(np.asarray, written.images)]
 
     def act(images, instructions, begun):
@@ -390,7 +393,9 @@ class RollingTrainer(SavingTrainer):
 @patch
 def tell(self:RollingTrainer, rollout, written):
     "Put into a rollout what somebody who sees the scene knows: facts, what claims earn, what the think contributes."
-    args, told, pieces = self.args, self.value_head and self.args.privileged, []
+    args = self.args
+    told = self.value_head and self.args.privileged
+    pieces = []
     if told or args.verified: pieces = [self.processing_class.batch_decode(row[:, None]) for row in rollout.ids]
     if told:
         known = np.stack(self.source.known(written, pieces))
@@ -422,7 +427,9 @@ class PPOTrainer(RollingTrainer):
         return self._buffered_inputs[0]
 
     def _compute_loss(self, model, batch):
-        args, mask, old = self.args, batch["completion_mask"], batch["old_per_token_logps"]
+        args = self.args
+        mask = batch["completion_mask"]
+        old = batch["old_per_token_logps"]
         reference, advantages = batch.get("ref_per_token_logps"), batch["advantages"]
         now, entropy, values = self.score(model, batch, entropy=True, critic=self.value_head)
         loss = LOSSES[args.loss_type](now, old, reference, advantages, mask, args.epsilon, args.beta)
@@ -514,20 +521,20 @@ def train_rl(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer = rl_trainer(store, pool, algo, seed, updates, **settings)
-        ledger, folder = trainer.source, led(lambda: store.begin(stage))
+        ledger, folder = trainer.source, on_first_rank(lambda: store.begin(stage))
         sft = fingerprint(store.profile, store.require("sft", "adapter_config.json"))
         args = trainer.args
         made = rl_made_with(store, algo, seed, **settings) | dict(sft=sft)
         made |= {name: getattr(args, name) for name in decides}
         trainer.add_callback(Checkpoints(store, stage, made, trainer.args.logging_steps))
-        checkpoint = led(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
+        checkpoint = on_first_rank(lambda: store.checkpoint(stage, made, only_numbers) if resume else store.anew(stage))
         if checkpoint: ledger.resume(checkpoint)
         go_on(trainer, checkpoint)
     def keep():
         trainer.model.save_pretrained(folder, selected_adapters=["default"])
         trainer.save_head(folder)
         store.push(stage, base=made["base"], settings=made | dict(updates=args.max_steps // args.logging_steps))
-    led(keep)
+    on_first_rank(keep)
     log = pd.DataFrame(log_rows(trainer.state.log_history, trainer.args))
     del trainer, keep
     free_memory()

@@ -146,13 +146,18 @@ LOOKS = dict(sft=("eval_loss", -1), ppo=("success", 1))  # what is watched, and 
 class Watch(TrainerCallback):
     "Reports a trial's progress to Optuna and stops it when it is lost."
     def __init__(self, trial, stage):
-        self.trial, self.quarter, self.values, self.lost = trial, 0, [], ""
+        self.trial = trial
+        self.quarter = 0
+        self.values = []
+        self.lost = ""
         self.name, self.sign = LOOKS[stage]
     def on_log(self, args, state, control, logs=None, **others):
         if self.name in (logs or {}): self.values.append(logs[self.name])
         quarter = 4 * state.global_step // state.max_steps
         if not self.values or quarter == self.quarter: return
-        self.quarter, value, self.values = quarter, np.mean(self.values), []
+        self.quarter = quarter
+        value = np.mean(self.values)
+        self.values = []
         self.trial.report(self.sign * value, quarter)
         if quarter < 4 and self.trial.should_prune():
             control.should_training_stop = True
@@ -221,7 +226,9 @@ class Study:
         try: import optuna
         except ImportError: raise UserError("optuna is not installed: run `pip install 'thinkact_nb[tune]'`")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.store, self.stage, self.seed, self.steps, self.updates = store, stage, seed, steps, updates
+        self.store, self.stage = store, stage
+        self.seed, self.steps = seed, steps
+        self.updates = updates
         self.states, self.folder = optuna.trial.TrialState, store.begin("tune")
         numbers = usual(store.profile, stage) | dict(seed=seed) | start
         self.start = {name: value for name, value in numbers.items() if name in SPACES[stage]}
@@ -326,7 +333,9 @@ def _try(self:Study, pool):
     (stands, before), start = self.standing(), time.monotonic()
     trial, why = self.propose(before)
     name, numbers = f"{self.stage}-{trial.number:03d}", trial.params
-    watch, state, value = Watch(trial, self.stage), self.states.COMPLETE, None
+    watch = Watch(trial, self.stage)
+    state = self.states.COMPLETE
+    value = None
     store = trial_store(self.store, name, self.stage, numbers)
     try: train(store, self.stage, dict(seed=self.seed) | numbers, pool, self.steps, self.updates, [watch])
     except (RuntimeError, ValueError, ArithmeticError) as e:

@@ -104,7 +104,10 @@ def play_turns(
 ) -> list[Turn]: # as many as rows
     "Play episodes in the scenes of some rows, until there are as many turns as rows."
     scenes = [make_scene(*SceneKey(row["task"], row["level"], row["seed"])) for row in rows]
-    mishaps, profile, turns, begun = [row["mishap"] for row in rows], trainer.source.store.profile, [], 0
+    mishaps = [row["mishap"] for row in rows]
+    profile = trainer.source.store.profile
+    turns = []
+    begun = 0
     while len(turns) < len(rows):
         typical = len(turns) / begun if turns else SHORT
         some = slice(begun, begun + math.ceil((len(rows) - len(turns)) / typical))

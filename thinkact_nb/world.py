@@ -130,8 +130,11 @@ def reset(self:World,
     self.held = self.wanted = self.watcher = None
     things = zip(scene.bodies, scene.start)
     self.bodies = [self._body(b.kind, COLOURS[b.colour], place, b.yaw) for b, place in things]
-    self.force, self.touched, self.speed, self.steps = 0., "", 0., 0
-    self.mishaps, self.grasped = [], []
+    self.force = 0.
+    self.touched = ""
+    self.speed = 0.
+    self.steps = 0
+    self.faults, self.grasped = [], []
     self._fingers(.04)
     self._command(self.joints)
     return self
@@ -226,7 +229,7 @@ def _watch_held(self:World):
     "What the body in the hand touches, and whether it is still there."
     contacts = self._contacts(self.held)
     if not any(whom == self.robot for _, whom, _ in map(_parties, contacts)):
-        self.mishaps.append("dropped")
+        self.faults.append("dropped")
         self.held = None
     for contact in contacts:
         who, whom, _ = _parties(contact)
@@ -261,7 +264,9 @@ def _move(self:World, joints, speed=3.):
 @patch
 def _rest(self:World):
     "Bring the arm home: up first, and turning late, so that it does not sweep what stands beside it."
-    start, way, late = self.joints, np.array(HOME) - self.joints, np.arange(7) == 0
+    start = self.joints
+    way = np.array(HOME) - self.joints
+    late = np.arange(7) == 0
     steps = math.ceil(np.abs(way).max() * 120)
     self._follow(_eased(lambda u: start + way * np.where(late, u**3, u), steps), steps, carrying=True)
 
@@ -330,7 +335,7 @@ def pick(self:World,
     touching = {c[3] for c in self._contacts(self.robot) if c[2] == wanted}
     self.held = wanted if {*FINGERS} <= touching else None
     self.grasped.append(self.held)
-    if self.held is None: self.mishaps.append("missed")
+    if self.held is None: self.faults.append("missed")
     self._follow(*up)
 
 # %% ../nbs/01a_world.ipynb #8612f300
@@ -340,7 +345,7 @@ def place(self:World,
     y:float
 ):
     "Put what is held on what stands at a place. Raises `Unreachable`."
-    if self.held is None: self.mishaps.append("empty_hand")
+    if self.held is None: self.faults.append("empty_hand")
     top, _ = self._top(x, y)
     low, high = top + .022, max(TRAVEL, top + .10)
     down, up = _line(x, y, high, low), _line(x, y, low, high)
@@ -368,7 +373,7 @@ def _failure(self:World, poses):
     "The first thing that went wrong, a name in `FAILURES`."
     moved = [self.bodies[a] for a, _ in self.scene.moves]
     if self.grasped and self.grasped[0] is not None and self.grasped[0] not in moved: return "wrong_object"
-    if self.mishaps: return self.mishaps[0]
+    if self.faults: return self.faults[0]
     return "off_table" if fallen(poses) else "wrong_place"
 
 # %% ../nbs/01a_world.ipynb #9ff80dbf
@@ -385,10 +390,10 @@ def run(self:World,
         for skill, i, j in program.steps: getattr(self, skill)(*to_metres(i, j))
     except Unreachable:
         reached = False
-        self.mishaps.append("unreachable")
+        self.faults.append("unreachable")
     self._rest()
     poses = self.poses()
     success = reached and is_success(self.scene, poses)
     failure = "" if success else self._failure(poses)
-    return Outcome(success, failure, self.force, self.touched, "dropped" in self.mishaps, self.speed, fallen(poses),
+    return Outcome(success, failure, self.force, self.touched, "dropped" in self.faults, self.speed, fallen(poses),
                    self.steps, poses)

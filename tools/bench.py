@@ -83,7 +83,9 @@ def physics_share(world, n=40):
     advance, camera = world._advance, pybullet.getCameraImage
     world._advance, pybullet.getCameraImage = timed(advance), timed(camera)
     start = time.perf_counter()
-    for scene, program in jobs: world.reset(scene).render(), world.run(program)
+    for scene, program in jobs:
+        world.reset(scene).render()
+        world.run(program)
     whole = time.perf_counter() - start
     world._advance, pybullet.getCameraImage = advance, camera
     return inside/whole
@@ -149,12 +151,15 @@ def training(steps=12):
         start = time.perf_counter()
         for part in batches[parts*step:parts*(step + 1)]: (model(**part, use_cache=False).loss/parts).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.)
-        optimizer.step(), optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         times.append(time.perf_counter() - start)
     step = statistics.median(clock.times[2:])
     tell(f'SFT step, batch {batch}; reference: a bare loop over the same batches, same run', step, 's', statistics.median(times[2:]))
     keeper, folder = Checkpoints(store, 'sft', {}), Path(trainer.args.output_dir)/f'checkpoint-{trainer.state.global_step}'
-    def save(): trainer._save_checkpoint(trainer.model, None), keeper.on_save(trainer.args, trainer.state, trainer.control)
+    def save():
+        trainer._save_checkpoint(trainer.model, None)
+        keeper.on_save(trainer.args, trainer.state, trainer.control)
     tell('saving and sealing a checkpoint; reference: an SFT step, same run', seconds(save, 5), 's', step)
     tell('a checkpoint on the Hub: adapter, optimizer and states', sum(f['size'] for f in read_seal(folder)['files'].values())/1e6, 'MB', 10.)
 
@@ -272,7 +277,9 @@ def evaluation(n=300):
     from thinkact_nb.store import Store
     from thinkact_nb.evaluate import evaluate
     from thinkact_nb.pool import SimPool
-    store, demo, spent = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny')), Path('runs/demo'), {}
+    store = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny'))
+    demo = Path('runs/demo')
+    spent = {}
     def clocked(name, f):
         def call(*args, **kwargs):
             start = time.perf_counter()

@@ -12,8 +12,13 @@ from jinja2 import Environment, FileSystemLoader
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent/'nbs'/'house.svg'
-WIDTH, HIGH, ROW, TEXT = 500, 46, 58, 74  # of a box, from one to the next, characters that fit in a line of it
-LANE, OUT, IN = 25, 14, 33  # from one lane to the next; where an arrow leaves a box, where one comes in
+WIDTH = 500  # of a box, from one to the next, characters that fit in a line of it
+HIGH = 46
+ROW = 58
+TEXT = 74
+LANE = 25  # from one lane to the next; where an arrow leaves a box, where one comes in
+OUT = 14
+IN = 33
 ABOUT = dict(
     ground='the machine and its files',
     keep='what a run leaves, here and on the Hub',

@@ -32,7 +32,9 @@ def from_npm():
         folder.mkdir()
         for name in ('chromium', 'swiftshader.tar', 'al2023.tar'):
             body = brotli.decompress(package.extractfile(f'package/bin/{name}.br').read())
-            if name == 'chromium': (folder/'chromium').write_bytes(body), (folder/'chromium').chmod(0o755)
+            if name == 'chromium':
+                (folder/'chromium').write_bytes(body)
+                (folder/'chromium').chmod(0o755)
             else: tarfile.open(fileobj=io.BytesIO(body)).extractall(folder, filter='data')
     import matplotlib
     (folder/'fonts.conf').write_text(FONTS.format(fonts=Path(matplotlib.get_data_path())/'fonts'/'ttf', cache=(folder/'cache').resolve()), encoding='utf-8')
@@ -103,7 +105,9 @@ def tools_of_the_site(tab, page):
 
 def playground(tab, shots):
     "What is wrong with the playground of the page on the pool in JupyterLab, after a click on Run."
-    kernel, port, cell = HERE/'share'/'jupyter'/'kernels'/'thinkact', 18888, 'from thinkact_nb.pool import Playground; Playground().show()'
+    kernel = HERE/'share'/'jupyter'/'kernels'/'thinkact'
+    port = 18888
+    cell = 'from thinkact_nb.pool import Playground; Playground().show()'
     kernel.mkdir(parents=True, exist_ok=True)
     (kernel/'kernel.json').write_text(json.dumps(dict(display_name='thinkact', language='python', argv=[str(Path('.venv/bin/python').absolute()), '-m', 'ipykernel_launcher', '-f', '{connection_file}'])), encoding='utf-8')
     notebook = dict(cells=[dict(cell_type='code', id='a', metadata={}, source=cell, outputs=[], execution_count=None)], metadata=dict(kernelspec=dict(name='thinkact', display_name='thinkact')), nbformat=4, nbformat_minor=5)

@@ -80,7 +80,9 @@ class Bench:
 
     def machine(self, name):
         "Run a notebook on a fresh machine: what it printed, seconds, seconds of the install cell, packages replaced."
-        home, python, start = HERE/'home', HERE/'machine/bin/python', time.monotonic()
+        home = HERE/'home'
+        python = HERE/'machine/bin/python'
+        start = time.monotonic()
         for folder in (home, HERE/'machine'): shutil.rmtree(folder, ignore_errors=True)
         run('cp', '-al', self.image, HERE/'machine')
         (work := home/'content').mkdir(parents=True)

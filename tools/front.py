@@ -16,7 +16,7 @@ from markupsafe import escape
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
-from thinkact_nb.store import ALGORITHMS, SHIPPED, kept, outdated, outdated_note
+from thinkact_nb.store import ALGORITHMS, SHIPPED, outdated, outdated_note, table_file
 from thinkact_nb.think import claim_table
 
 HERE = Path(__file__).parent
@@ -51,8 +51,8 @@ def runs(shipped=SHIPPED):
     read = lambda file: json.loads(file.read_text(encoding='utf-8'))
     log = read(shipped/'rl'/'ppo'/'log.json')
     demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), read(shipped/'config.json'), len(log), [])
-    table, seeds = pd.read_parquet(kept('episodes.parquet')), read(kept('policies')/'seeds.json')
-    judged = of_run(table, read(kept('policies')/'config.json'), seeds[0]['updates'], [seed['minutes'] for seed in seeds])
+    table, seeds = pd.read_parquet(table_file('episodes.parquet')), read(table_file('policies')/'seeds.json')
+    judged = of_run(table, read(table_file('policies')/'config.json'), seeds[0]['updates'], [seed['minutes'] for seed in seeds])
     first = table[table.level == judged['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
     judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
@@ -61,7 +61,7 @@ def runs(shipped=SHIPPED):
 
 def of_arms():
     "The runs of 06c that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
-    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(kept('arms').glob('*.json'))]
+    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('arms').glob('*.json'))]
     judged = [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if not r['look']]
     ppo = [r for r in judged if r['arm'] == 'ppo']
     least = min(r['episodes'] for r in ppo)
@@ -71,7 +71,7 @@ def of_arms():
 
 def of_loop():
     "What a second look is worth, from the run of 07d: under all mishaps, and where nothing goes wrong (`calm`)."
-    found = json.loads(kept('loop.json').read_text(encoding='utf-8'))
+    found = json.loads(table_file('loop.json').read_text(encoding='utf-8'))
     return found['all_mishaps'] | dict(thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
 
 

@@ -63,13 +63,17 @@ def shared(template, name, cfg):
 
 def with_shared(text, name, cfg):
     "A notebook's text with its shared cells as they should be; and their templates, in order."
-    nb, found, other = json.loads(text), [], False
+    nb = json.loads(text)
+    found = []
+    other = False
     for cell in (c for c in nb['cells'] if c['cell_type'] == 'code'):
         source = ''.join(cell['source'])
         for mark, template in SHARED.items():
             if mark not in source: continue
             should = shared(template, name, cfg)
-            found, other, cell['source'] = [*found, template], other or source != should, should.splitlines(keepends=True)
+            found = [*found, template]
+            other = other or source != should
+            cell['source'] = should.splitlines(keepends=True)
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n' if other else text, found
 
 

@@ -108,17 +108,21 @@ def pytest(copy, tests, seconds):
 class Run:
     "Mutations tried in copies of the project, a few at a time, until the time is over."
     def __init__(self, root, minutes, workers, resume):
-        self.root, self.end, self.workers = Path(root), time.monotonic() + 60*minutes, workers
-        self.copies, self.seconds, self.print_lock = queue.SimpleQueue(), {}, threading.Lock()
+        self.root = Path(root)
+        self.end = time.monotonic() + 60*minutes
+        self.workers = workers
+        self.copies = queue.SimpleQueue()
+        self.seconds = {}
+        self.print_lock = threading.Lock()
         self.state = self.fingerprint()
-        self.found, self.tried = self.kept() if resume else {}, {}
+        self.found, self.tried = self.table_file() if resume else {}, {}
 
     def fingerprint(self):
         "Changes with the package and its tests."
         files = [*modules(self.root), *sorted((self.root/'tests').glob('*.*'))]
         return hashlib.sha256(b'\0'.join(p.read_bytes() for p in files)).hexdigest()
 
-    def kept(self):
+    def table_file(self):
         "What an interrupted run has found, if the package and its tests are still the same."
         file = self.root/KEPT
         kept = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}

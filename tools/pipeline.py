@@ -11,7 +11,9 @@ STAGES = (  # page, name, what comes out, colour
     ('05, 06', 'PPO', ('simulator rewards the act,', 'credit reaches the think'), 'model'),
     ('07', 'Evaluation', ('same scenes for all,', 'thinks exchanged'), 'result'),
     ('09', 'Report', ('rates with intervals,', 'cases, film, cost'), 'result'))
-WIDTH, GAP, ROW = 220, 36, 150
+WIDTH = 220
+GAP = 36
+ROW = 150
 ALT = ('The chain: scenes become demonstrations, these an SFT adapter, this a PPO adapter; the policies are evaluated on the same test scenes, '
        'and a report is written.')
 

@@ -41,7 +41,11 @@ from thinkact_nb.sim import BINS, COLOURS
 from thinkact_nb.world import World
 from thinkact_nb.tasks import TASKS
 
-VOCABULARY, SOFT_TOKENS, PIXELS, LAYERS, HEAD = 1152, 64, 128, 4, 32
+VOCABULARY = 1152
+SOFT_TOKENS = 64
+PIXELS = 128
+LAYERS = 4
+HEAD = 32
 WIDTH = 192         # a multiple of 64: a block of NF4 is 64 weights of one row, and bitsandbytes' CPU path reads any other width wrongly
 ARCHITECTURE = [["er_r1_k3_s2_e2_c32"], ["er_r1_k3_s2_e2_c64"], ["er_r1_k3_s2_e2_c128", "uir_r1_a5_k5_s1_e2_c128", "uir_r1_a5_k5_s1_e2_c128"]]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<start_of_image>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_audio>"]
@@ -248,7 +252,9 @@ class Packer:
     def row(self, ask, length, most):
         "ids, labels, positions and turn (0: the image) of each token: turns until one does not fit, so that little is padding."
         ids, start = list(self.prefix), len(self.prefix)
-        labels, positions, turn = [-100] * start, list(range(start)), [0] * start
+        labels = [-100] * start
+        positions = list(range(start))
+        turn = [0] * start
         for number in range(1, most + 1):
             question, answer = ask()
             asked = self.encode(f"<end_of_image>\n\n{question}<end_of_turn>\n<start_of_turn>model\n")[1:]  # line ends merge with what follows them
@@ -263,7 +269,10 @@ class Packer:
 
     def text_row(self, asks, length):
         "The same of turns that have no image: each is a text of its own. An answer may be pieces, of which some are to be learned."
-        ids, labels, positions, turn = [], [], [], []
+        ids = []
+        labels = []
+        positions = []
+        turn = []
         for number in itertools.count(1):
             asked = asks()
             if not asked:
@@ -298,7 +307,9 @@ class CaptionStage:
     With the last lesson the tower learns too, and some turns are texts to repeat: words that no answer uses would stay unusable. In the last part the
     language model's weights are those that NF4 will leave of them."""
     def __init__(self, model, run, processor):
-        self.model, self.run, self.pack = model, run, Packer(processor.tokenizer)
+        self.model = model
+        self.run = run
+        self.pack = Packer(processor.tokenizer)
         self.texts = words_scenes(tuple(TASKS), 200, SPLITS["validation"] + SPLIT_SIZE - 1000)
         one, two, _, plain = (np.arange(*ends) for ends in zip(run.edges, run.edges[1:]))
         self.lessons = [one, two, plain, np.arange(run.edges[3])]
@@ -378,7 +389,9 @@ class ReasonStage:
     pictures too, whose soft tokens are computed once, since the tower has learned all that it will, and texts whose questions tell the places. In the last
     part the weights are those that NF4 will leave of them."""
     def __init__(self, model, run, processor):
-        self.model, self.run, self.pack = model, run, Packer(processor.tokenizer)
+        self.model = model
+        self.run = run
+        self.pack = Packer(processor.tokenizer)
         self.texts = words_scenes(tuple(TASKS), 200, SPLITS["validation"] + SPLIT_SIZE - 1000)
         for parameter in (*model.model.vision_tower.parameters(), *model.model.embed_vision.parameters()):
             parameter.requires_grad_(False)
@@ -436,7 +449,7 @@ class ReasonStage:
             else:
                 pick = np.concatenate([rng.integers(len(self.tables), size=3), rng.choice(self.measured, 3), rng.choice(self.odd, 2)])
                 parts = [self.hidden([self.seen(rng, self.run.scenes[self.tables[i]]) for i in pick], pick),
-                         self.hidden([*(self.told(rng) for _ in range(2)), *(self.drill(rng) for _ in range(4))])]
+                         self.hidden([*(self.info(rng) for _ in range(2)), *(self.drill(rng) for _ in range(4))])]
             hidden, label = map(torch.cat, zip(*parts))
             logits = self.model.lm_head(hidden)
         cap = self.model.config.text_config.final_logit_softcapping
@@ -489,7 +502,9 @@ class Settings:
 class Run:
     "Images, checkpoints and the log."
     def __init__(self, settings):
-        self.settings, self.start, self.entries = settings, time.time(), []
+        self.settings = settings
+        self.start = time.time()
+        self.entries = []
         settings.work.mkdir(parents=True, exist_ok=True)
         settings.folder.mkdir(parents=True, exist_ok=True)
         sizes = (settings.few, settings.few, settings.images, 2 * settings.few)

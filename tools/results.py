@@ -28,7 +28,7 @@ from thinkact_nb.data import language_print
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.files import read_json, write_json
 from thinkact_nb.sim import LEVELS
-from thinkact_nb.store import PACKAGE, fingerprint, kept, outdated, outdated_note
+from thinkact_nb.store import PACKAGE, fingerprint, outdated, outdated_note, table_file
 from thinkact_nb.tasks import TASKS
 from thinkact_nb.turns import turns_made_with
 
@@ -65,7 +65,7 @@ PARTS = {
     "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/08b_pictures.ipynb nbs/09_report.ipynb",),), "index 08b 09", ("demo", "loop", "policies")),
 }
 SHOWN = {  # what code of a page reads a table, and which
-    r'kept\("([^"]+)"\)': r"tables/\1",
+    r'table_file\("([^"]+)"\)': r"tables/\1",
     r'SHIPPED / "(?:eval|rl/ppo/log|config)': "standin/run",
     r'check\.json"': "standin/check.json"}
 NOTE = re.compile(r"Markdown\(outdated_note\((.*)\)\)\s*$")
@@ -100,7 +100,7 @@ def prints_of_files():
     return json.loads(subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "tools", capture_output=True, encoding="utf-8").stdout.splitlines()[-1])
 
 
-def made(): return read_json(kept("made.json"), {str: dict})
+def made(): return read_json(table_file("made.json"), {str: dict})
 
 
 def entry(name, now):
@@ -109,7 +109,7 @@ def entry(name, now):
     return dict(part=name, day=str(date.today()), of={key: now[key] for key in (*part.of, *programs(part)) if key in now})
 
 
-def write_made(now, tables): write_json(kept("made.json"), dict(now=now, tables=dict(sorted(tables.items()))))
+def write_made(now, tables): write_json(table_file("made.json"), dict(now=now, tables=dict(sorted(tables.items()))))
 
 
 def stale_parts(tables):
@@ -177,7 +177,9 @@ def tell():
 
 def check():
     "One line for each table that is not of today."
-    now, kept_now, tables = prints(), made()["now"], made()["tables"]
+    now = prints()
+    kept_now = made()["now"]
+    tables = made()["tables"]
     lines = [f"{key} is {now.get(key)} and was {kept_now.get(key)} when pages were told: run tools/results.py --tell" for key in now | kept_now if now.get(key) != kept_now.get(key)]
     for name, kinds in outdated().items():
         if tables[name].get("part"): lines.append(f"{name} ({tables[name]['day']}): of {' and '.join(kinds)}; part {tables[name]['part']}")

@@ -81,7 +81,9 @@ def main(
     names: tyro.conf.Positional[tuple[str, ...]] = (),  # pages; none: start and 00 to 09, or with --hub those that make a run
     hub: Annotated[bool, tyro.conf.arg(help='one run across tabs')] = False,
 ):
-    failed, forms, settings = [], {}, {}
+    failed = []
+    forms = {}
+    settings = {}
     if hub:
         served = loopback.serve()
         begun = HERE/'begun'

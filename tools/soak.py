@@ -143,7 +143,10 @@ def patient():
     from thinkact_nb import algorithms, hub, pool
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, .05))  # the client's own waits between its tries
-    hub.Hub.tries, hub.Hub.longest, algorithms.SAVE_EVERY, pool.STARTS = 40, .05, 1, 100
+    hub.Hub.tries = 40
+    hub.Hub.longest = .05
+    algorithms.SAVE_EVERY = 1
+    pool.STARTS = 100
 
 
 def work(job, run, repo):
@@ -155,7 +158,9 @@ def work(job, run, repo):
     store = Store(run, small(), repo, shipped=job != 'sft')
     with SimPool(1, attempts=100) as pool:
         if job == 'sft':
-            if not store.has('data'): data.make_dataset(18, store.begin('data'), pool), store.push('data')
+            if not store.has('data'):
+                data.make_dataset(18, store.begin('data'), pool)
+                store.push('data')
             sft.train_sft(store, 0, True, steps=12, every=2, validation=2)
         if job == 'ppo': trainer.train_rl(store, pool, resume=True, updates=4)
         if job == 'eval': evaluate.evaluate(store, ['expert', 'random', 'sft'], spread(18, seed=30_000_000), pool, resume=True)
@@ -235,7 +240,12 @@ class Result:
 class Machine:
     "A run folder, and the process that works in it."
     def __init__(self, folder, job, repo):
-        self.folder, self.job, self.repo, self.kills, self.done, self.asleep = folder, job, repo, 0, False, False
+        self.folder = folder
+        self.job = job
+        self.repo = repo
+        self.kills = 0
+        self.done = False
+        self.asleep = False
         self.said = folder.with_suffix('.txt')
         self.begin()
 
@@ -264,7 +274,11 @@ class Machine:
 class Soak:
     "Rounds of work and harm until the time is over."
     def __init__(self, minutes, seed, home, jobs=JOBS, say=print):
-        self.home, self.random, self.jobs, self.say, self.result = Path(home), random.Random(seed), jobs, say, Result(seed)
+        self.home = Path(home)
+        self.random = random.Random(seed)
+        self.jobs = jobs
+        self.say = say
+        self.result = Result(seed)
         self.start, self.twins = time.monotonic(), {}
         self.over = self.start + 60*minutes
         self.hub = Hub(failing=0., seed=seed)
@@ -337,7 +351,9 @@ class Soak:
 
     def round(self, job, repo):
         "Two machines, until both are done or the time is over; whether they are done."
-        machines, until, began = [Machine(self.home/f'{repo.partition("/")[2]}-{n}', job, repo) for n in 'ab'], 0., time.monotonic()
+        machines = [Machine(self.home/f'{repo.partition("/")[2]}-{n}', job, repo) for n in 'ab']
+        until = 0.
+        began = time.monotonic()
         harm = began + self.random.uniform(2, 8)
         try:
             while not all(m.done for m in machines):
@@ -363,7 +379,9 @@ class Soak:
         while time.monotonic() < self.over:
             job, repo = self.jobs[number % len(self.jobs)], f'tester/round{number}'
             self.hub.failing = 0.
-            twin, number, first = self.twin(job), number + 1, len(self.hub.log)
+            twin = self.twin(job)
+            number = number + 1
+            first = len(self.hub.log)
             self.hub.failing = FAILING
             ends, done = self.round(job, repo)
             self.hub.failing = 0.
@@ -396,7 +414,9 @@ class Soak:
 
 def table(found):
     "A result as Markdown."
-    kills, rounds, restarts = found['kills'], found['rounds'], found['restarts']
+    kills = found['kills']
+    rounds = found['rounds']
+    restarts = found['restarts']
     rows = [('rounds of SFT, PPO, evaluation (two machines each)', ', '.join(str(rounds.get(j, 0)) for j in JOBS)),
             ('rounds cut short by the end of the time', rounds.get('cut short', 0)),
             ('machines killed (`kill -9`)', kills.get('process', 0)), ('machines stopped by SIGTERM', kills.get('signal', 0)),
