@@ -2,7 +2,7 @@
 
     python benchmark/arms.py --start 180 --arm ppo --seed 0
 
-One command is one run, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/arms/, which 06c reads.
+One command is one run, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/arms/, which reinforce/what_pays reads.
 
 The plan, written before the first run of it with this base and this language.
 

@@ -2,7 +2,7 @@
 
     python benchmark/loop.py
 
-Stopped and called again it goes on; what it found goes to thinkact_nb/tables/loop.json, which 07d reads. `--episodes 4 --steps 2 --test 6` tries it in some minutes.
+Stopped and called again it goes on; what it found goes to thinkact_nb/tables/loop.json, which turns/turns reads. `--episodes 4 --steps 2 --test 6` tries it in some minutes.
 
 The plan, written before the first run. Two trainings by SFT, each of as many steps, from the same base, on as many scenes: one on demonstrations of one
 look, as those of benchmark/arms.py, one on turns (a quarter of its episodes with no mishap, a quarter each with one of three). Four arms, each greedy:
@@ -68,7 +68,7 @@ class Settings:
     arms: tuple[str, ...] = tuple(ARMS)  # judged
     run: Path = Path("runs/loop")
     out: Path = table_file("loop.json")
-    thinks: bool = True    # also exchange the thinks of `closed`, as 07d tells
+    thinks: bool = True    # also exchange the thinks of `closed`, as turns/turns tells
     ship: bool = False     # put the adapter that learned turns into the package, for `thinkact act --turns 4`
 
 

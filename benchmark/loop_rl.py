@@ -2,7 +2,7 @@
 
     python benchmark/loop_rl.py --seed 0
 
-One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/loop_rl/, which 07e reads.
+One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/loop_rl/, which turns/turn_rl reads.
 
 The plan, written before the first run. From SFT on turns of 900 episodes (1,521 steps, rate 5e-3, seed 0): `train_turns`, 12 updates of 256 turns, about
 a hundred episodes each, every fourth without a mishap; rate 4e-4, λ 1 within a turn and .9 from turn to turn; seeds 0, 1 and 2 of RL. Judged greedily by

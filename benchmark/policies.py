@@ -1,4 +1,4 @@
-"""SFT and RL on every level, and with other thinks before their actions: the tables of 07 and 07b, and of the report that 09 shows.
+"""SFT and RL on every level, and with other thinks before their actions: the tables of 07 and measure/think, and of the report that 09 shows.
 
     python benchmark/policies.py --arms runs/benchmark
 

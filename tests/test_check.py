@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 
 @pytest.mark.parametrize('name', ['t4', 'gemma4'])
 def test_table_and_count_agree(name):
-    "Guard: `peak_table` in 03b. At the real shapes of both E2Bs its peaks are within a tenth of what is counted, and all fit a T4."
+    "Guard: `peak_table` in model/memory. At the real shapes of both E2Bs its peaks are within a tenth of what is counted, and all fit a T4."
     rows = pd.DataFrame(check.counted_table(get_profile(name))).set_index('step')
     assert set(rows.index) == {'SFT step', 'PPO step', 'rollout'}
     assert (rows.table / rows.counted - 1).abs().max() < .1, rows

@@ -1,4 +1,4 @@
-"A task of one's own: the one of page 01b thinks what is true, is repaired, teaches turns, and is told to the critic."
+"A task of one's own: the one of page tasks thinks what is true, is repaired, teaches turns, and is told to the critic."
 import json
 import re
 from dataclasses import replace
@@ -15,12 +15,12 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.turn_rl import STATE, turn_facts
 from thinkact_nb.turns import make_turns
 
-PAGE = json.loads((Path(__file__).parent.parent / 'nbs/01b_tasks.ipynb').read_text(encoding='utf-8'))
+PAGE = json.loads((Path(__file__).parent.parent / 'nbs/world/tasks.ipynb').read_text(encoding='utf-8'))
 
 
 @pytest.fixture(scope='module')
 def scenes():
-    "Six scenes of `line_up`, which the cell of page 01b registers after everything was imported."
+    "Six scenes of `line_up`, which the cell of page world/tasks registers after everything was imported."
     cell, = (''.join(c['source']) for c in PAGE['cells'] if c['id'] == 'c8e3bf4e')
     exec(cell, vars(sim) | vars(tasks))
     yield [sim.make_scene('line_up', 'L0', seed) for seed in range(6)]

@@ -51,12 +51,12 @@ def test_a_result_is_what_the_tables_give(path):
     assert said == ''.join(kept['data']['text/markdown']) and re.search(r'\d', said)
 
 
-NO_PICTURE = {'00a_files': 'a torn file and a whole one look alike; what is read says which is which',
-              '00b_hub': 'a push and its fate are a line each',
-              '00c_store': 'a run is a folder, and the list of its files says all',
-              '00d_checkpoints': 'which checkpoints stay is a list of names',
-              '09b_release': 'a merged policy is a folder, and the list of its files says all',
-              '11c_options': 'what it makes is one line about a mistake'}
+NO_PICTURE = {'ground/files': 'a torn file and a whole one look alike; what is read says which is which',
+              'keep/hub': 'a push and its fate are a line each',
+              'keep/store': 'a run is a folder, and the list of its files says all',
+              'keep/checkpoints': 'which checkpoints stay is a list of names',
+              'model/release': 'a merged policy is a folder, and the list of its files says all',
+              'commands/options': 'what it makes is one line about a mistake'}
 
 
 def shows(cell):

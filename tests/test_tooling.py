@@ -171,7 +171,7 @@ def test_linkcheck(tmp_path):
 def test_a_link_that_says_report_leads_to_one(tmp_path):
     "Guard: the report of the long run was replaced by a page of its name, and every link to it still led somewhere."
     from linkcheck import REPORT, check
-    (tmp_path/'index.html').write_text('<a href="run.html">the report of the long run</a> <a href="run.html">06b</a> <a href="report.html">Report</a>', encoding='utf-8')
+    (tmp_path/'index.html').write_text('<a href="run.html">the report of the long run</a> <a href="run.html">reinforce/long_run</a> <a href="report.html">Report</a>', encoding='utf-8')
     (tmp_path/'report.html').write_text('<title>Experiment reports</title>', encoding='utf-8')
     (tmp_path/'run.html').write_text('<title>A long run</title>', encoding='utf-8')
     assert check(tmp_path) == ['index.html: says report and leads to none: run.html']
@@ -181,7 +181,7 @@ def test_a_link_that_says_report_leads_to_one(tmp_path):
 
 
 def test_no_resource_shares_the_name_of_a_page(project):
-    "Guard: nbs/long_run.html was a report, and 06b_long_run.ipynb rendered over it."
+    "Guard: nbs/long_run.html was a report, and reinforce/long_run.ipynb rendered over it."
     quarto = project/'_quarto.yml'
     quarto.write_text('project: {resources: [dot.svg, first.html, gone.html]}\n' + quarto.read_text(encoding='utf-8'), encoding='utf-8')
     (project/'nbs/first.html').write_text('<title>a report</title>', encoding='utf-8')
@@ -230,7 +230,7 @@ def test_run_notebooks_reads_directives_of_nbdev_2_and_3(directives, left):
 
 @pytest.mark.parametrize('path', [*map(house.path_of, house.names())], ids=house.name_of)
 def test_every_cell_has_an_id_of_its_own_and_texts_are_lines(path):
-    "Guard: one id stood twice in 07d_turns, and two SVGs were one line each; nbdev 3 changes both."
+    "Guard: one id stood twice in turns/turns, and two SVGs were one line each; nbdev 3 changes both."
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     assert len({cell['id'] for cell in cells}) == len(cells)
     kept = [(cell['id'], kind) for cell in cells for out in cell.get('outputs', []) for kind, body in out.get('data', {}).items()
@@ -407,7 +407,7 @@ def test_nbs_holds_the_course_and_folders():
     "Guard: a page that is of no box, a folder that the sidebar does not have, two pages of one address."
     names = house.names()
     top = [name for name in names if '/' not in name]
-    assert not [name for name in top if name not in house.FRONT and not re.match(r'\d\d', name)]
+    assert not [name for name in top if name not in house.FRONT and not house.in_course(name)]
     listed = [item.removesuffix('.ipynb') for item in house.leaves(house.sidebar())]
     assert sorted(listed) == sorted(names) and len({*map(house.address, names)}) == len(names)
     assert not {*house.former()} & {*names} and {*house.former().values()} <= {*names}
@@ -443,7 +443,7 @@ def test_no_module_takes_a_private_name_of_another():
 
 
 def test_whoever_uses_checkpoints_takes_the_store_that_has_them():
-    "Guard: 00d patches them onto `Store`; where its import is forgotten, a training ends with an AttributeError at its first checkpoint."
+    "Guard: keep/checkpoints patches them onto `Store`; where its import is forgotten, a training ends with an AttributeError at its first checkpoint."
     parsed = {path: [*ast.walk(ast.parse(path.read_text(encoding='utf-8')))] for folder in ('thinkact_nb', 'tests', 'tools', 'benchmark', 'space')
               for path in sorted((ROOT/folder).glob('*.py'))}
     names = {n.name for n in parsed[ROOT/'thinkact_nb/checkpoints.py'] if isinstance(n, ast.FunctionDef) and n.decorator_list and n.name[0] != '_'}

@@ -13,7 +13,7 @@ from thinkact_nb import env
 from thinkact_nb.env import UserError
 from thinkact_nb.pool import SimPool
 
-PAGE = {cell['id']: ''.join(cell['source']) for cell in json.loads((Path(__file__).parent.parent/'nbs/13_yours.ipynb').read_text(encoding='utf-8'))['cells']}
+PAGE = {cell['id']: ''.join(cell['source']) for cell in json.loads((Path(__file__).parent.parent/'nbs/workshop/yours.ipynb').read_text(encoding='utf-8'))['cells']}
 CELLS = dict(task='d1300006', term='d1300009', algorithm='d130000c', policy='d130000f', intervention='d1300012', base='d1300015')
 REGISTRIES = (sim.TASKS, reward.TERMS, store.BASELINES, store.ALGORITHMS, store.MAKES, evaluate.POLICIES, think.THINKS, family.FAMILIES, env.PROFILES)
 LAID = sim.make_scene('put_on', 'L0', 3)

@@ -12,7 +12,7 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
 for _name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
     if os.environ.get(_name) == "": del os.environ[_name]
 
-# Files of the user's own, such as tasks, that run with the package in this process and in every simulator worker (12_cli, --use)
+# Files of the user's own, such as tasks, that run with the package in this process and in every simulator worker (commands/cli, --use)
 for _file in filter(None, os.environ.get("THINKACT_USE", "").split(os.pathsep)):
     with open(_file, "rb") as _source:
         exec(compile(_source.read(), _file, "exec"), {"__name__": "thinkact_use", "__file__": _file})

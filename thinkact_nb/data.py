@@ -550,7 +550,7 @@ def row_fault(image, instruction, output, fits=None):
 def is_turn(
     row # with the columns it has
 ) -> bool:
-    "Whether a demonstration is one look of several, as 07d makes them."
+    "Whether a demonstration is one look of several, as turns/turns makes them."
     try: return "turn" in json.loads(row.get("scene") or "{}")
     except ValueError: return False
 

@@ -188,7 +188,7 @@ PROFILES = {p.name: p for p in (
             rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only; an expert's
     # text has some 180 tokens at most in English, 195 in Korean (149 and 132 words, digits, marks and places, of each
-    # of which Gemma made 1.2 and 1.5 in former texts); 11b counts what a step and a rollout need. The id is a mirror
+    # of which Gemma made 1.2 and 1.5 in former texts); check counts what a step and a rollout need. The id is a mirror
     # that asks for no login (Gemma's licence binds all the same); Google's own is google/gemma-3n-E2B-it.
     Profile("t4", "unsloth/gemma-3n-E2B-it", "float16", image_size=256, max_new_tokens=200, lora_rank=16,
             demonstrations=1500, sft_batch=16, sft_micro_batch=2, sft_epochs=3, sft_learning_rate=2e-4, rl_updates=40,

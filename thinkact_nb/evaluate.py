@@ -39,7 +39,7 @@ class Policy:
     weights: str            # tells its rows from those that it wrote before it was trained on; "": nothing does
     answer: Callable        # (looks, begun=None) -> a text for each look, which begins with its `begun`
     sees: bool = True       # False: it reads the scene, and needs no picture
-    remembers: bool = True  # False: at a second look (07d) it is asked the instruction alone
+    remembers: bool = True  # False: at a second look (turns/turns) it is asked the instruction alone
 
 class FirstLook(NamedTuple):
     "What there is before a text; `loop.Look` has these and more."

@@ -93,7 +93,7 @@ def gradients(model, batches):
 def main(
     folder: tyro.conf.Positional[Path],  # where the packages are
     scenes: int = 6,
-    out: Annotated[Path, tyro.conf.arg(help="the table that 02e shows")] = Path("thinkact_nb/tables/family.json"),
+    out: Annotated[Path, tyro.conf.arg(help="the table that precision shows")] = Path("thinkact_nb/tables/family.json"),
 ):
     tokenizer, told = words(folder)
     path, batches = weights(folder), []

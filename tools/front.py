@@ -47,7 +47,7 @@ def places_true(table, arm): return claim_table(table[table.arm == arm]).set_ind
 
 
 def runs(shipped=SHIPPED):
-    "The demo's run, the policies that were judged on every level, the arms of 06c and the loop of 07d."
+    "The demo's run, the policies that were judged on every level, the arms of what_pays and the loop of turns."
     read = lambda file: json.loads(file.read_text(encoding='utf-8'))
     log = read(shipped/'rl'/'ppo'/'log.json')
     demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), read(shipped/'config.json'), len(log), [])
@@ -60,7 +60,7 @@ def runs(shipped=SHIPPED):
 
 
 def of_arms():
-    "The runs of 06c that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
+    "The runs of reinforce/what_pays that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
     found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('arms').glob('*.json'))]
     judged = [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if not r['look']]
     ppo = [r for r in judged if r['arm'] == 'ppo']
@@ -70,7 +70,7 @@ def of_arms():
 
 
 def of_loop():
-    "What a second look is worth, from the run of 07d: under all mishaps, and where nothing goes wrong (`calm`)."
+    "What a second look is worth, from the run of turns: under all mishaps, and where nothing goes wrong (`calm`)."
     found = json.loads(table_file('loop.json').read_text(encoding='utf-8'))
     return found['all_mishaps'] | dict(thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
 

@@ -12,7 +12,7 @@ from nbdev.config import get_config
 INSTALL = '''#| hide
 #| eval: false
 import os
-if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave Colab's own packages alone: 11_colab says how
+if "COLAB_RELEASE_TAG" in os.environ:  # on Colab, install the library and leave Colab's own packages alone: ground/colab says how
     %pip install -q --no-deps "git+https://github.com/{user}/{repo}@{branch}"
     from thinkact_nb.colab import install; install()'''
 FORM = '''#| eval: false

@@ -8,7 +8,7 @@
     python tools/results.py --same loop        # these programs were changed, and their numbers were not
 
 A table is of today if what decides it is what it was when it was made: the base's weights, what the expert says of a few scenes, what it says of mishaps,
-60 episodes of the simulator, and the programs that made it, without their comments. `thinkact_nb/tables/made.json` keeps both (00c). Trainings lie in
+60 episodes of the simulator, and the programs that made it, without their comments. `thinkact_nb/tables/made.json` keeps both (keep/store). Trainings lie in
 `runs/results/`, in a folder for each base and language, so that nothing is taken up that began from another."""
 import hashlib
 import json
@@ -52,17 +52,17 @@ SFT = tuple(f"benchmark/sft.py --n {n} --steps {510 if n > 900 else 340} --seed 
 ARMS = ("--arm ppo --seed 0 --mean --sampled 2", "--arm ppo --seed 1", "--arm ppo --seed 2", *(f"--arm {arm}" for arm in ("grpo", "rloo", "ppo+credit", "ppo-nothink")),
         *(f"--start 900 --arm ppo --seed {seed}" for seed in (0, 1, 2)))
 PARTS = {
-    "standin-check": Part(("standin/check.json",), ("base",), 20, (("tools/check_standin.py --out thinkact_nb/standin/check.json",),), "03 03a"),
+    "standin-check": Part(("standin/check.json",), ("base",), 20, (("tools/check_standin.py --out thinkact_nb/standin/check.json",),), "03 model/standin"),
     "demo": Part(("standin/run",), LOOKS, 30, (("thinkact demo --run {run}/demo --resume",), ("tools/ship_demo.py --run {run}/demo",)),
-                 "index 04 05 05c 06 06a 07 09"),
+                 "index 04 05 reinforce/ledger 06 reinforce/trainer 07 09"),
     "sft": Part(("tables/sft.json",), LOOKS, 100, (SFT,), "04"),
-    "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index 07d start"),
-    "loop_rl": Part(("tables/loop_rl",), TURNS, 130, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop" for seed in (0, 1, 2)),), "07e", ("loop",)),
-    "arms": Part(("tables/arms",), LOOKS, 300, tuple((f"benchmark/arms.py {arm} --run {{run}}/arms",) for arm in ARMS), "index 06c 07b"),
+    "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index turns/turns start"),
+    "loop_rl": Part(("tables/loop_rl",), TURNS, 130, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
+    "arms": Part(("tables/arms",), LOOKS, 300, tuple((f"benchmark/arms.py {arm} --run {{run}}/arms",) for arm in ARMS), "index reinforce/what_pays measure/think"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 90,
-                     (("benchmark/policies.py --arms {run}/arms --run {run}/policies",),), "index 07 07b 08b 09 11d", ("arms",)),
-    "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/08b_pictures.ipynb nbs/09_report.ipynb",),), "index 08b 09", ("demo", "loop", "policies")),
+                     (("benchmark/policies.py --arms {run}/arms --run {run}/policies",),), "index 07 measure/think show/pictures 09 commands/stages", ("arms",)),
+    "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/show/pictures.ipynb nbs/09_report.ipynb",),), "index show/pictures 09", ("demo", "loop", "policies")),
 }
 SHOWN = {  # what code of a page reads a table, and which
     r'table_file\("([^"]+)"\)': r"tables/\1",

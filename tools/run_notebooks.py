@@ -14,7 +14,7 @@ BAR = re.compile(r'\d+%\|.*\|')
 TEXTS = ('text/', 'image/svg')  # kept as lists of lines, so that a change shows as a changed line
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 # pages whose outputs hang on no model's arithmetic, which another processor rounds otherwise, and which take seconds
-FAST = ('00a_files', '00b_hub', '00c_store', '00d_checkpoints', '01_sim', '01b_tasks', '05d_credit', '06b_long_run', '06c_what_pays', '11c_options')
+FAST = ('ground/files', 'keep/hub', 'keep/store', 'keep/checkpoints', '01_sim', 'world/tasks', 'reinforce/credit', 'reinforce/long_run', 'reinforce/what_pays', 'commands/options')
 VARIES = Path(__file__).parent/'varies.txt'
 # what a machine, a moment or a library's version decides: addresses, temporary folders, times, sizes of memory, pictures, names that pandas makes up
 DIFFERS = [(r'(?s)<style.*?</style>|data:[\w/+-]+;base64,[\w+/=]*|\bT_[0-9a-f]{5}\w*', ''), (r'(?: at)? \b0x[0-9a-fA-F]+', ''), (r'/(?:tmp|home|root|Users|content|private|var|work)/[\w./+~-]*', '…'),
