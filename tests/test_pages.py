@@ -81,6 +81,18 @@ def test_the_front_page_says_what_the_tables_give():
     assert front.main(check=True) == []
 
 
+@pytest.mark.parametrize('page', ['README.md', 'README.ko.md'])
+def test_a_reader_of_the_first_page_soon_meets_a_picture_an_answer_and_a_command(page):
+    "Guard: 989 words and 218 numbers stood before the first command, 948 words before a robot."
+    before, _, after = (ROOT/page).read_text(encoding='utf-8').partition('```')
+    assert '.webp' in before and before.count('](') >= 6 and after.startswith((' sh\n', 'sh\n'))
+    seen = re.sub(r'!?\[([^\]]*)\]\([^)]*\)|<[^>]+>', lambda m: '' if m[0].startswith(('!', '<')) else m[1], before)
+    words, numbers = re.findall(r'[^\W\d]{2,}', seen), re.findall(r'\d[\d,.]*', seen)
+    assert len(words) <= 200 and len(numbers) <= 25, (len(words), len(numbers))
+    undefined = [word for word in ('arm', 'greedy', 'claim', 'McNemar', 'λ') if re.search(rf'\b{word}\b', seen.partition('>')[2].partition('\n')[2])]
+    assert not undefined
+
+
 def test_another_run_gives_another_front_page(tmp_path):
     "Guard: a number of the front page that is typed, and not computed, survives a new demo run."
     import front
@@ -98,7 +110,7 @@ def test_another_run_gives_another_front_page(tmp_path):
         shutil.copy(ROOT/page, pages/page)
     found = front.runs(demo)
     assert set(front.stale(found, pages)) == {pages/page for page in (*front.PAGES, str(front.CHART))}
-    said = front.block(found, 'front.md.jinja', '')
+    said = front.block(found, 'results.md.jinja', '')
     solved = table.pivot(index=['task', 'seed'], columns='arm', values='success')
     kept = solved.ppo & ~solved.index.get_level_values('task').isin(['put_on', 'stack', 'match'])
     assert '1,234 demonstrations and 800 episodes' in said and f'RL loses: ppo alone solved {(kept & ~solved.sft).sum()} scenes' in said
@@ -175,7 +187,10 @@ def test_counts_versions_and_sizes_in_prose_come_from_one_place():
 
 
 def test_the_time_of_a_page_is_the_same_on_it_and_on_the_front_page():
-    rows = re.findall(r'(?m)^\| \[[\w/]+\]\(nbs/([\w/]+)\.ipynb\) \| .*? \| (.*?) \|', (ROOT/'README.md').read_text(encoding='utf-8'))
+    listed = ''.join(''.join(cell['source']) for cell in house.cells(house.path_of('workshop/reference')))
+    rows = re.findall(r'(?m)^\| \[[\w/]+\]\(\.\./([\w/]+)\.ipynb\) \| .*? \| (.*?) \|', listed)
+    front = re.findall(r'(?m)^\| \[[\w/]+\]\(nbs/([\w/]+)\.ipynb\) \| .*? \| (.*?) \|', (ROOT/'README.md').read_text(encoding='utf-8').replace('\\*', '*'))
+    assert front == rows[:len(front)] and len(front) == 11 and {name for name, _ in rows} == {*house.names()} - {'index', 'measure/results', 'workshop/reference'}
     odd, seen = [], 0
     for name, time in rows:
         cells = house.cells(house.path_of(name))

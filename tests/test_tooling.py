@@ -376,9 +376,12 @@ def test_what_gets_installed(monkeypatch):
 def test_the_korean_readme_has_the_same_commands_and_links():
     english, korean = ((ROOT/name).read_text(encoding='utf-8') for name in ('README.md', 'README.ko.md'))
     blocks = lambda text: re.findall(r'^``` ?(?:sh|python)\n(.*?)^```', text, re.M | re.S)
-    commands = lambda text: re.findall(r'^\| `(thinkact [^`]*)` \|', text, re.M)
     notebooks = lambda text: re.findall(r'^\| \[(\w+)\]', text, re.M)
-    for same in (blocks, commands, notebooks): assert same(english) == same(korean) and same(english)
+    badges = lambda text: re.findall(r'blob/main/nbs/([\w/]+)\.ipynb', text)
+    for same in (blocks, notebooks, badges): assert same(english) == same(korean) and same(english)
+    reference = ''.join(''.join(cell['source']) for cell in house.cells(house.path_of('workshop/reference')))
+    listed = lambda text: re.findall(r'^\| `(thinkact [^`]*|\w+)` \|', text, re.M)  # commands, tasks and levels
+    assert listed(reference) == listed(korean) and len(listed(reference)) > 20
 
 
 def test_a_page_imports_only_pages_before_it():
@@ -432,6 +435,8 @@ def test_badges_and_links_follow_a_page_that_moved(monkeypatch):
     assert links.badged(f'{badge}/99_old.ipynb, {badge}/01_sim.ipynb', 'deep/new') == f'{badge}/deep/new.ipynb, {badge}/01_sim.ipynb'
     row = f'| [06](06_ppo.ipynb) | PPO | <a href="{badge}/99_old.ipynb"> |'
     assert links.badged(row, 'index') == row.replace('99_old', '06_ppo')
+    deep = f'{badge}/deep/list.ipynb {row.replace("(06_ppo", "(../keep/store")}'
+    assert links.badged(deep, 'deep/list') == deep.replace('99_old', 'keep/store')
     assert links.led_on('[a](99_old.ipynb#x) [b](../01_sim.ipynb)', 'deep/new', house.NBS) == '[a](../06_ppo.ipynb#x) [b](../01_sim.ipynb)'
     assert links.led_on('[a](99_old.ipynb) [c](gone.ipynb)', 'start', house.NBS) == '[a](06_ppo.ipynb) [c](gone.ipynb)'
 

@@ -1,5 +1,5 @@
-"""What the front page says of the runs whose tables come with the package: the block between the marks in nbs/index.ipynb
-and README.ko.md, and the chart nbs/rates.svg. Every number of it is computed here.
+"""What the first page says of the runs whose tables come with the package, and the page of results in full: the block between the marks in nbs/index.ipynb,
+README.ko.md and nbs/measure/results.ipynb, and the chart nbs/rates.svg. Every number of it is computed here.
 
     .venv/bin/python tools/front.py          # writes them; then `make export`, since README.md is written from the index
     .venv/bin/python tools/front.py --check  # says which of them are not what the tables give
@@ -10,9 +10,11 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
+from scipy import stats
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
@@ -23,8 +25,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
-PAGES = {'nbs/index.ipynb': ('front.md.jinja', ''), 'README.ko.md': ('front.ko.md.jinja', 'nbs/')}  # template, and where its links begin
+TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+PAGES = {  # template, and where its links begin
+    'nbs/index.ipynb': ('front.md.jinja', ''),
+    'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
+    'nbs/measure/results.ipynb': ('results.md.jinja', '../')}
 
 
 def named(arm, first):
@@ -56,7 +61,32 @@ def runs(shipped=SHIPPED):
     first = table[table.level == judged['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
     judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
-    return dict(demo=demo, judged=judged, arms=of_arms(), loop_run=of_loop(), outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
+    return dict(demo=demo, judged=judged, arms=of_arms(), loop_run=of_loop(), rl=of_starts(demo), rl_turns=of_turns(),
+                outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
+
+
+def over_seeds(differences):
+    "The mean of trainings that differ in their seed, with a t interval that takes seeds as units."
+    mean = float(np.mean(differences))
+    low, high = stats.t.interval(.95, len(differences) - 1, mean, stats.sem(differences))
+    return dict(difference=mean, low=float(low), high=float(high), seeds=len(differences))
+
+
+def of_starts(demo):
+    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of 06c that were trained with several seeds."
+    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('arms').glob('*.json'))]
+    groups = {}
+    for run in found:
+        if run['arm'] == 'ppo' and not run['look']: groups.setdefault((run['start'], run['updates']), []).append(run['levels']['L0']['compared']['difference'])
+    compared = demo['levels'][0]['rl'][0]['compared']
+    first = dict(start=demo['demonstrations'], difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
+    return [first, *(dict(start=start, **over_seeds(each)) for (start, _), each in sorted(groups.items()) if len(each) > 1)]
+
+
+def of_turns():
+    "What RL on turns adds to SFT on turns, over its seeds."
+    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('loop_rl').glob('*.json'))]
+    return over_seeds([run['compared']['difference'] for run in found])
 
 
 def of_arms():
@@ -72,7 +102,7 @@ def of_arms():
 def of_loop():
     "What a second look is worth, from the run of turns: under all mishaps, and where nothing goes wrong (`calm`)."
     found = json.loads(table_file('loop.json').read_text(encoding='utf-8'))
-    return found['all_mishaps'] | dict(thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
+    return found['all_mishaps'] | dict(control=found.get('control'), thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
 
 
 def block(found, template, at):

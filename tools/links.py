@@ -78,11 +78,10 @@ def with_shared(text, name, cfg):
 
 
 def badged(text, page):
-    "A page's text with its own Colab badge; the index with that of each row's page."
-    if page == 'index':
-        row = rf'(\| \[[\w/]+\]\(([\w/]+)\.ipynb\) \|.*?{BADGE})[\w/]+(?=\.ipynb)'
-        return re.sub(row, lambda m: m[1] + m[2], text)
-    return re.sub(rf'({BADGE})[\w/]+(?=\.ipynb)', lambda m: m[1] + page, text, count=1)
+    "A page's text with its own Colab badge, and in each row of a table of pages that of the row's page."
+    row = rf'(\| \[[\w/]+\]\(([\w./]+\.ipynb)\) \|.*?{BADGE})[\w/]+(?=\.ipynb)'
+    text = re.sub(row, lambda m: m[1] + house.linked(m[2], page), text)
+    return text if page == 'index' else re.sub(rf'({BADGE})[\w/]+(?=\.ipynb)', lambda m: m[1] + page, text, count=1)
 
 
 def led_on(text, page, nbs):
