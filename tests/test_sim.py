@@ -220,7 +220,7 @@ def test_at_the_limits_of_the_arm_physics_agrees_with_the_plan(x, y):
             program = Program((*before, Step(skill, x, y)))
             outcome = real.reset(scene).run(program)
             plan.reset(scene).run(program)
-            assert not outcome.success and ('unreachable' in real.mishaps) == ('unreachable' in plan.mishaps), (program, outcome)
+            assert not outcome.success and ('unreachable' in real.faults) == ('unreachable' in plan.faults), (program, outcome)
             assert np.allclose([j[0] for j in real._joints(real.robot, range(7))], HOME, atol=.02)
     real.close()
     plan.close()

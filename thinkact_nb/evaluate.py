@@ -135,7 +135,7 @@ def adapter_of(
     return checked_adapter(str(found), store.profile)
 
 # %% ../nbs/07_eval.ipynb #dcd42226
-_loaded = {}
+_in_memory = {}
 
 @cache
 def _tokenizer(profile):
@@ -152,15 +152,15 @@ def _loaded(profile, adapter, weights):
     "The model in memory if it is the one asked for. Another adapter goes into the same base: two do not fit a T4."
     from thinkact_nb.model import exchange_adapter, free_memory, load_model
     key = (profile, adapter, weights)
-    if key in _loaded: return _loaded[key]
-    (last, model) = _loaded.popitem() if _loaded else (None, None)
+    if key in _in_memory: return _in_memory[key]
+    (last, model) = _in_memory.popitem() if _in_memory else (None, None)
     if last and adapter and last[0] == profile and exchange_adapter(model, profile, adapter):
-        _loaded[key] = model
+        _in_memory[key] = model
         return model
     del model
     free_memory()
-    _loaded[key] = load_model(profile, adapter)
-    return _loaded[key]
+    _in_memory[key] = load_model(profile, adapter)
+    return _in_memory[key]
 
 # %% ../nbs/07_eval.ipynb #c4100004
 def model_policy(
@@ -466,7 +466,7 @@ def noise_floor(
 ) -> dict: # scenes, texts that differ, scenes whose success differs
     "The same arm twice, loaded anew each time."
     def fresh():
-        _loaded.clear()
+        _in_memory.clear()
         return act(store, arm, scenes, pool)
     one, two = fresh(), fresh()
     other_texts, other_ends = int((one.output != two.output).sum()), int((one.success != two.success).sum())

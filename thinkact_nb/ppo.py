@@ -191,8 +191,7 @@ def targets(
     critic:ValueHead=None
 ) -> dict: # advantages and, with a critic, old values, returns and what was foreseen, (rows, tokens) each
     "What policy and critic learn from a rollout."
-    rewards = rollout.rewards
-    mask = rollout.mask
+    rewards, mask = rollout.rewards, rollout.mask
     a = algorithm
     if a.baseline != "critic": return dict(advantages=compared(rollout, a))
     along = lambda values, lam=1., turn_lam=1.: gae(rewards, values, mask, a.gamma, lam, turn_lam, rollout.episode)

@@ -449,7 +449,7 @@ class ReasonStage:
             else:
                 pick = np.concatenate([rng.integers(len(self.tables), size=3), rng.choice(self.measured, 3), rng.choice(self.odd, 2)])
                 parts = [self.hidden([self.seen(rng, self.run.scenes[self.tables[i]]) for i in pick], pick),
-                         self.hidden([*(self.info(rng) for _ in range(2)), *(self.drill(rng) for _ in range(4))])]
+                         self.hidden([*(self.told(rng) for _ in range(2)), *(self.drill(rng) for _ in range(4))])]
             hidden, label = map(torch.cat, zip(*parts))
             logits = self.model.lm_head(hidden)
         cap = self.model.config.text_config.final_logit_softcapping
