@@ -21,7 +21,8 @@ import numpy as np
 import torch
 import tyro
 from thinkact_nb import model
-from thinkact_nb.data import claims, make_dataset
+from thinkact_nb.language import claims
+from thinkact_nb.data import make_dataset
 from thinkact_nb.env import PROFILES, SPLITS, hardware
 from thinkact_nb.pool import SimPool
 from thinkact_nb.reward import rollout

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 from safetensors import safe_open
 from thinkact_nb import evaluate
-from thinkact_nb.data import think_of
+from thinkact_nb.language import think_of
 from thinkact_nb.env import PROFILES, UserError, split_of
 from thinkact_nb.pictures import film, told
 from thinkact_nb.pool import FPS, SimPool, write_video

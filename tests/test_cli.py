@@ -224,7 +224,7 @@ USES = "import os; os.environ['THINKACT_USE'] = 'mine.py'\n"
 TRAINED = """
 from dataclasses import replace
 from thinkact_nb.critic import facts, facts_width
-from thinkact_nb.data import expert
+from thinkact_nb.language import expert
 from thinkact_nb.env import PROFILES
 from thinkact_nb.evaluate import arm_names
 from thinkact_nb.pool import SimPool

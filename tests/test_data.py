@@ -17,7 +17,7 @@ from datasets import load_dataset
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from thinkact_nb import data, sim
+from thinkact_nb import data, language, sim
 from thinkact_nb.env import UserError
 from thinkact_nb.pool import SimPool
 from thinkact_nb.tasks import TASKS
@@ -106,7 +106,7 @@ def test_every_claim_is_true(made):
     for row in rows_of(made):
         think, scene = re.search('<think>(.*)</think>', row['output'])[1], json.loads(row['scene'])
         found = sum(check(s, scene['bodies'], row) for s in re.split(r'(?<=\.) ', think))
-        assert found >= 2 and data.grounding(think, sim.make_scene(row['task'], row['level'], row['seed'])) == 1, think
+        assert found >= 2 and language.grounding(think, sim.make_scene(row['task'], row['level'], row['seed'])) == 1, think
         moved = {f"{scene['bodies'][i]['colour']} {scene['bodies'][i]['kind']}" for i, _ in scene['moves']}
         assert all(name in think for name in moved)
         made_claims[row['task']] = made_claims.get(row['task'], 0) + found
@@ -158,14 +158,14 @@ TABLE = sim.Scene('put_on', 'L0', 0, '', LAID, ((0, 2),))
     ('I take them to their pads one by one.', False)])
 def test_a_claim_is_true_or_false_by_hand(claim, true):
     "Guard: a checker that is too kind, too strict or turned around makes every number about grounding a wrong one."
-    found = data.claims(claim, TABLE)
+    found = language.claims(claim, TABLE)
     assert len(found) == 1 and found[0].true is true and claim[found[0].start:found[0].end] == found[0].text, found
 
 
 def test_a_plan_is_checked_by_what_is_asked():
     "Guard: a think may name the right things and do the wrong one with them."
     scenes = {task: sim.make_scene(task, 'L0', 3) for task in TASKS}
-    says = lambda task, think: data.claims(think, scenes[task])[0].true
+    says = lambda task, think: language.claims(think, scenes[task])[0].true
     names = {task: [scene.bodies[i].name for i in scene.moves[0]] for task, scene in scenes.items()}
     onto = {task: says(task, f'So the {a} goes onto the {b}.') for task, (a, b) in names.items()}
     assert onto == {task: task not in ('relative', 'swap') for task in TASKS}
@@ -174,16 +174,16 @@ def test_a_plan_is_checked_by_what_is_asked():
     assert [task for task in TASKS if says(task, 'So each one goes onto its pad.')] == ['sort']
     sort = scenes['sort']
     mixed = replace(sort, moves=tuple((a, b) for (a, _), (_, b) in zip(sort.moves, sort.moves[1:] + sort.moves[:1])))
-    assert not data.claims('Each one is set on its pad.', mixed)[0].true
+    assert not language.claims('Each one is set on its pad.', mixed)[0].true
     still = next(i for i, b in enumerate(scenes['put_on'].bodies) if b.kind == 'block' and i != scenes['put_on'].moves[0][0])
     said = f"So the {scenes['put_on'].bodies[still].name} goes there."
-    assert [data.claims(said, scenes['put_on'], also)[0].true for also in ((), (still,))] == [False, True]
+    assert [language.claims(said, scenes['put_on'], also)[0].true for also in ((), (still,))] == [False, True]
 
 
 @pytest.mark.parametrize('said, true', [(17, False), (18, True), (20, True), (22, True), (23, False)])
 def test_a_distance_may_be_off_by_two_centimetres(said, true):
     "Guard: the red block is 20 cm from the pad; the claim of its place is true in any case."
-    claims = data.claims(f'The red block is at <loc30><loc20>, {said} cm away.', TABLE)
+    claims = language.claims(f'The red block is at <loc30><loc20>, {said} cm away.', TABLE)
     assert [(claim.kind, claim.true) for claim in claims] == [('distance', true), ('place', True)]
 
 
@@ -191,22 +191,22 @@ def test_a_distance_may_be_off_by_two_centimetres(said, true):
                                         ('10 behind, 20 left', False), ('10 in front, 20 right', False), ('10 in front, 23 left', False)])
 def test_an_offset_has_two_axes(said, true):
     "Guard: the blue block stands 10 bins in front of the pad and 20 to its left, 22 cm straight on; each axis may be off by 2."
-    claims = data.claims(f'The blue block is at <loc40><loc20>, {said}: 22 cm to the blue block.', TABLE)
+    claims = language.claims(f'The blue block is at <loc40><loc20>, {said}: 22 cm to the blue block.', TABLE)
     assert {claim.kind: claim.true for claim in claims} == dict(place=True, offset=true, distance=True)
-    assert data.apart(LAID[1], LAID[2]) == dict(x=10, ahead='in front', y=20, aside='left', cm=22)
+    assert language.apart(LAID[1], LAID[2]) == dict(x=10, ahead='in front', y=20, aside='left', cm=22)
 
 
 @pytest.mark.parametrize('said, true', [('farthest one: 24 cm to the blue block', True), ('nearest one: 25 cm to the blue block', False)])
 def test_the_extreme_is_two_claims(said, true):
     "Guard: which one it is, and how far: 22 cm, so that 24 is near enough and 25 is not."
-    assert [(claim.kind, claim.true) for claim in data.claims(f'The {said}.', TABLE)] == [('choice', true), ('distance', true)]
+    assert [(claim.kind, claim.true) for claim in language.claims(f'The {said}.', TABLE)] == [('choice', true), ('distance', true)]
 
 
 def test_one_wording_unless_more_are_asked_for():
     "Guard: `ThinkWriter`. A kind of sentence has one form in demonstrations, and five in `en_varied`, in both languages."
     for lang in ('en', 'ko'):
         colours = '|'.join((*sim.COLOURS, *map(in_korean, sim.COLOURS)))
-        form = lambda lang: {re.sub(r'<loc\d\d>|\d+|' + colours, '_', sim.parse_output(data.demonstration(sim.make_scene('put_on', 'L0', s), lang)[1]).think)
+        form = lambda lang: {re.sub(r'<loc\d\d>|\d+|' + colours, '_', sim.parse_output(language.demonstration(sim.make_scene('put_on', 'L0', s), lang)[1]).think)
                              for s in range(30)}
         assert len(form(lang)) == 1 and len(form(f'{lang}_varied')) > 20
 
@@ -221,9 +221,9 @@ def test_the_odd_one_is_the_only_one_of_its_kind():
     "Guard: *odd* must not fit one of the crowd."
     crowd = [sim.Body('block', colour, *sim.to_metres(i, 20)) for i, colour in ((20, 'red'), (30, 'blue'), (40, 'blue'))]
     scene = sim.Scene('odd_one_out', 'L0', 0, '', (*crowd, sim.Body('pad', 'green', *sim.to_metres(30, 40))), ((0, 3),))
-    said = {name: data.claims(f'The odd one is the {name}.', scene)[0].true for name in ('red block', 'blue block', 'green pad')}
+    said = {name: language.claims(f'The odd one is the {name}.', scene)[0].true for name in ('red block', 'blue block', 'green pad')}
     assert said == {'red block': True, 'blue block': False, 'green pad': False}
-    assert [data.claims(f'I see {n}.', scene)[0].true for n in ('one blue block', 'two blue blocks', 'three blue blocks')] == [False, True, False]
+    assert [language.claims(f'I see {n}.', scene)[0].true for n in ('one blue block', 'two blue blocks', 'three blue blocks')] == [False, True, False]
 
 
 def test_new_combinations_are_shown_at_no_other_level():
@@ -238,8 +238,8 @@ def test_new_combinations_are_shown_at_no_other_level():
 def test_grounding_is_the_share_of_true_claims():
     "Guard: claims come in the order of the think, and a think without a claim has no share."
     think = 'The blue block is at <loc30><loc20>. <loc20><loc52> is free. The red block is at <loc30><loc20>. So I begin.'
-    assert [(claim.kind, claim.true) for claim in data.claims(think, TABLE)] == [('place', False), ('free', True), ('place', True)]
-    assert data.grounding(think, TABLE) == 2/3 and data.grounding('So I begin.', TABLE) is None
+    assert [(claim.kind, claim.true) for claim in language.claims(think, TABLE)] == [('place', False), ('free', True), ('place', True)]
+    assert language.grounding(think, TABLE) == 2/3 and language.grounding('So I begin.', TABLE) is None
 
 
 @pytest.mark.parametrize('noise, wrong', [(0., 1.), (3., 0.)])
@@ -251,13 +251,13 @@ def test_a_mistaken_observer_is_mistaken_in_one_thing(noise, wrong):
     assert [m[1] for m in believed.moves] == [m[1] for m in scene.moves]
 
 
-def test_wordings(): assert all(len(set(forms)) >= 5 for language in (data.ENGLISH, KOREAN) for forms in language.values())
+def test_wordings(): assert all(len(set(forms)) >= 5 for wordings in (language.ENGLISH, KOREAN) for forms in wordings.values())
 
 
 def test_a_thing_is_named_before_its_place():
-    "Guard: the wordings of 02. What is said first must be what the place can be looked up by."
-    for language in (data.ENGLISH, KOREAN):
-        for kind, forms in language.items():
+    "Guard: the wordings of the think language. What is said first must be what the place can be looked up by."
+    for wordings in (language.ENGLISH, KOREAN):
+        for kind, forms in wordings.items():
             for form in forms:
                 said, _, after = form.partition('{loc}')
                 after = after.partition(':')[0]  # behind it a number is found again, and then the name
@@ -266,9 +266,9 @@ def test_a_thing_is_named_before_its_place():
 
 
 def test_no_two_wordings_of_a_place_begin_alike():
-    "Guard: the wordings of 02. A greedy decoder takes the likeliest first word, so a word that begins two forms would be the only one ever written."
+    "Guard: the wordings of the think language. A greedy decoder takes the likeliest first word, so a word that begins two forms would be the only one ever written."
     for kind in ('seen', 'away', 'beside', 'free'):
-        first = [form.split()[0] for form in data.ENGLISH[kind]]
+        first = [form.split()[0] for form in language.ENGLISH[kind]]
         assert len(set(first)) == len(first), kind
 
 
@@ -279,7 +279,7 @@ def test_lists_go_by_colour():
         ranks = [list(sim.COLOURS).index(scene.bodies[i].colour) for i, _ in scene.moves]
         assert ranks == sorted(ranks)
         scene = sim.make_scene('superlative', 'L0', seed)
-        named = [next(b for b in scene.bodies if b.name == name) for name in re.findall(r'(\w+ block)(?: is)? at', data.think_of(scene))]
+        named = [next(b for b in scene.bodies if b.name == name) for name in re.findall(r'(\w+ block)(?: is)? at', language.think_of(scene))]
         assert len(named) == 1 + sum(b.kind == 'block' for b in scene.bodies) and named[-1] is scene.bodies[scene.moves[0][0]]
         assert named[:-1] == sorted(named[:-1], key=lambda b: b.rank)
 
@@ -311,11 +311,11 @@ def test_korean_says_the_same():
     for task in TASKS:
         for seed in range(20):
             scene = sim.make_scene(task, 'L3', seed)
-            asked, output = data.demonstration(scene, 'ko')
+            asked, output = language.demonstration(scene, 'ko')
             assert re.search('[가-힣]', asked) and not re.search('[a-z]', asked + sim.parse_output(output).think.replace('loc', '').replace(' cm', ''))
             assert sim.parse_output(output).program == sim.solve(scene)
             places = lambda text: sorted(re.findall(PLACE, sim.parse_output(text).think))
-            assert places(output) == places(data.expert(scene))
+            assert places(output) == places(language.expert(scene))
     assert (f'{Noun("블록"):을}', f'{Noun("패드"):을}', f'{Noun("벽"):과}', f'{Noun("오른쪽"):으로}', f'{Noun("패드"):으로}') == ('블록을', '패드를', '벽과', '오른쪽으로', '패드로')
 
 
@@ -359,7 +359,7 @@ def test_bad_input(tmp_path):
 
 
 PIECES = st.sampled_from(['<think>', '</think>', '<action>', '</action>', 'pick ', 'place ', 'via ', '<loc00>', '<loc63>', '<loc64>', '<loc7>', ';', ' ', '\n', 'é', '٣', '\x00', ''])
-VALID = data.expert(sim.make_scene('swap', 'L0', 1))
+VALID = language.expert(sim.make_scene('swap', 'L0', 1))
 
 
 @st.composite

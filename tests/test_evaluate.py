@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 from thinkact_nb import cli, evaluate as ev, think as th
 from thinkact_nb import options, pictures, report, sim
 from thinkact_nb.tasks import spread
-from thinkact_nb.data import expert
+from thinkact_nb.language import expert
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.reward import EPISODE

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from thinkact_nb.env import PROFILES, SPLITS, UserError
-from thinkact_nb.data import expert, read_dataset
+from thinkact_nb.language import expert
+from thinkact_nb.data import read_dataset
 from thinkact_nb.evaluate import paired
 from thinkact_nb.loop import (DISTURBANCES, Felt, LoopWorld, budget, carry_after, changed_since, expert_turn, memory, next_carry, play, replay,
                               turn_claims)

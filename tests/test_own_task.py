@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thinkact_nb import data, share, sim, tasks
+from thinkact_nb import data, language, share, sim, tasks
 from thinkact_nb.critic import PRIVILEGED, ValueHead, due, facts, facts_width
 from thinkact_nb.env import UserError
 from thinkact_nb.loop import DISTURBANCES, budget, expert_turn, play, turn_claims
@@ -31,10 +31,10 @@ def test_its_think_says_what_is_done(scenes):
     "Guard: a think that did not know the task said that the block goes onto its neighbour, and no check saw it."
     for scene in scenes:
         block, left, right = scene.bodies
-        think = data.think_of(scene)
+        think = language.think_of(scene)
         assert not re.search(rf'(on|onto|to) the ({left.name}|{right.name})', think), think
-        assert data.grounding(f'So the {block.name} goes onto the {left.name}.', scene) == 0
-        assert data.grounding(think, scene) == 1 and sim.loc_text(*block.place) in think
+        assert language.grounding(f'So the {block.name} goes onto the {left.name}.', scene) == 0
+        assert language.grounding(think, scene) == 1 and sim.loc_text(*block.place) in think
 
 
 def test_it_is_asked_and_thought_about_in_korean_from_the_same_cell(scenes):
@@ -48,9 +48,9 @@ def test_a_task_without_a_think_says_nothing_that_is_not_checked(scenes, monkeyp
     "Guard: the plan is put into words only where the block goes onto its goal."
     monkeypatch.setitem(sim.TASKS, 'line_up', replace(sim.TASKS['line_up'], think=None))
     for scene in scenes:
-        found = data.claims(data.think_of(scene), scene)
+        found = language.claims(language.think_of(scene), scene)
         assert [(claim.kind, claim.true) for claim in found] == [('place', True)] * 2 and due(scene) == 2
-        assert data.think_of(scene).count('.') == len(found)
+        assert language.think_of(scene).count('.') == len(found)
 
 
 @pytest.mark.parametrize('mishap', ('', *DISTURBANCES))
@@ -80,7 +80,7 @@ def test_what_the_expert_cannot_do_is_said(scenes, tmp_path, monkeypatch, capfd)
 
 def test_the_critic_is_told_of_a_task_that_came_late(scenes):
     "Guard: the width was counted when `critic` was imported, and a head made then was too narrow."
-    text = data.expert(scenes[0])
+    text = language.expert(scenes[0])
     told = facts([text, '.'], scenes[0])
     assert told.shape == (2, facts_width()) and facts_width() == len(PRIVILEGED) * (1 + len(sim.TASKS))
     assert ValueHead(3, facts_width()).facts.weight.shape[1] == told.shape[1]

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb import algorithms, credit, critic, ledger, ppo, sim
 from thinkact_nb import trainer as rl
 from thinkact_nb.tasks import TASKS, spread
-from thinkact_nb.data import expert
+from thinkact_nb.language import expert
 from thinkact_nb import store as stores
 from thinkact_nb.env import UserError, get_profile, seed_all, split_of
 from thinkact_nb.store import SHIPPED, Store

@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
-from thinkact_nb import cli, data, options, turns
+from thinkact_nb import cli, data, language, options, turns
 from thinkact_nb.env import UserError, get_profile, say
 from thinkact_nb.files import file_stem, located, read_seal
 from thinkact_nb.pool import SimPool
@@ -282,7 +282,7 @@ def test_another_wording_is_another_language(tmp_path, monkeypatch, capsys):
     "Guard: demonstrations of a former wording were taken for those of this one, finished or begun."
     words = ['data', '--n', '2', '--tasks', 'put_on', '--profile', 'tiny', '--run', str(tmp_path/'run')]
     cli.main(words)
-    monkeypatch.setitem(data.ENGLISH, 'put', tuple(f'{said} Now.' for said in data.ENGLISH['put']))
+    monkeypatch.setitem(language.ENGLISH, 'put', tuple(f'{said} Now.' for said in language.ENGLISH['put']))
     assert 'language ' in refused([*words, '--resume'], capsys)
 
 
@@ -295,7 +295,7 @@ def test_parts_of_other_rows_are_put_away_with_a_word(tmp_path, monkeypatch, cap
             if self.limit < 0: raise KeyboardInterrupt
             return super().map(*args[:2])
     with pytest.raises(KeyboardInterrupt): data.make_dataset(2, tmp_path/'a', Stopping(0, limit=1), image_size=32)
-    monkeypatch.setitem(data.ENGLISH, 'put', tuple(f'{said} Now.' for said in data.ENGLISH['put']))
+    monkeypatch.setitem(language.ENGLISH, 'put', tuple(f'{said} Now.' for said in language.ENGLISH['put']))
     made = data.make_dataset(2, tmp_path/'a', SimPool(0), image_size=32)
     assert all('Now.' in text for text in made['output']) and 'was begun with language' in capsys.readouterr().err
     (tmp_path/'b/parts').mkdir(parents=True)

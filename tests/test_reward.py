@@ -7,7 +7,7 @@ import pytest
 
 from thinkact_nb import model, sim
 from thinkact_nb.tasks import spread
-from thinkact_nb.data import expert
+from thinkact_nb.language import expert
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb import reward as rewards
 from thinkact_nb.reward import TERMS, RewardWeights, Term, episode_table, judge, rollout

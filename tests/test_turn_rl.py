@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thinkact_nb.critic import PRIVILEGED, facts_width
-from thinkact_nb.data import claims
+from thinkact_nb.language import claims
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.loop import budget, expert_turn, next_carry, play
 from thinkact_nb.pool import SimPool

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from thinkact_nb.algorithms import Pace
 from thinkact_nb.trainer import Texts
 from thinkact_nb.critic import claims_due, due
-from thinkact_nb.data import claims, expert, think_of
+from thinkact_nb.language import claims, expert, think_of
 from thinkact_nb.sim import loc_text, make_scene, to_bins
 from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.credit import LEVEL, MOST, STEP, Prices, claim_rewards, kept_shares

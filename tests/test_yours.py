@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from thinkact_nb import data, evaluate, family, ledger, options, pictures, ppo, report, reward, share, sim, stages, store, tasks, think
+from thinkact_nb import evaluate, family, language, ledger, options, pictures, ppo, report, reward, share, sim, stages, store, tasks, think
 from thinkact_nb import env
 from thinkact_nb.env import UserError
 from thinkact_nb.pool import SimPool
@@ -64,7 +64,7 @@ def test_options_take_what_is_yours_and_messages_name_it():
 
 
 def test_a_term_is_in_reward_columns_log_report_and_cards():
-    with SimPool(0) as pool: episode, = reward.judge([LAID], [data.expert(LAID)], pool, lambda text, **_: type('Ids', (), dict(input_ids=text.split())))
+    with SimPool(0) as pool: episode, = reward.judge([LAID], [language.expert(LAID)], pool, lambda text, **_: type('Ids', (), dict(input_ids=text.split())))
     table = reward.episode_table([episode])
     columns = list(table)
     assert columns[columns.index('r_success'):][:5] == ['r_success', 'r_efficiency', 'r_safety', 'r_time', 'reward']

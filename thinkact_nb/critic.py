@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from .sim import SKILLS, Program, Scene, solve, to_bins
 from .tasks import TASKS
-from .data import Claim, claims, think_of
+from .language import Claim, claims, think_of
 
 # %% ../nbs/reinforce/critic.ipynb #63d349bc
 _PLACE = re.compile(r"<loc(\d\d)>(?:<loc(\d\d)>)?")

@@ -28,7 +28,7 @@ from .files import SEAL, disk_fault, located, path_text, read_parquet, whole
 from .store import ADAPTER, PACKAGE, SHIPPED, TURNS_FILE, Store, adapters, fingerprint, foreign
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
-from .data import expert
+from .language import expert
 from .reward import EPISODE, episode_table, judge, with_mishaps
 
 # %% ../nbs/07_eval.ipynb #7219a251

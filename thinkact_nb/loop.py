@@ -19,7 +19,7 @@ from .sim import (CLEARANCE, COLOURS, DONE, MOVABLE, NEAR, NO_PROGRAM, OUTER, SI
                              to_bins, to_metres)
 from .world import World
 from .tasks import TASKS, free_place, stands
-from .data import ENGLISH, Claim, ThinkWriter, claims, think_of
+from .language import ENGLISH, Claim, ThinkWriter, claims, think_of
 
 # %% ../nbs/turns/loop.ipynb #07c00011
 DISTURBANCES = dict(slip="the hand opens for a moment during the first carry: the block falls short of its goal",

@@ -109,7 +109,7 @@ def ringed(
     "A picture with a ring around every place that a claim names: green if it is true, else red."
     import numpy as np
     from PIL import Image, ImageDraw
-    from thinkact_nb.data import claims
+    from thinkact_nb.language import claims
     from thinkact_nb.sim import to_metres
     sheet, radius = Image.fromarray(picture), len(picture) / 24
     pen = ImageDraw.Draw(sheet)
@@ -195,7 +195,7 @@ def told(
 ) -> list[tuple[str, bool | None]]: # pieces of the text in order: true, false, or no claim
     "A think cut into what is true of the scene, what is false, and what claims nothing."
     from itertools import groupby
-    from thinkact_nb.data import claims
+    from thinkact_nb.language import claims
     truth = [None] * len(think)
     for claim in claims(think, scene):
         # of two claims in one place the false one shows

@@ -17,7 +17,7 @@ from .store import ALGORITHMS, Store
 from .sim import Outcome, Output, Scene, parse_output, told_apart
 from .pool import SimPool
 from .tasks import TASKS
-from .data import grounding, language_print
+from .language import grounding, language_print
 
 # %% ../nbs/05_reward.ipynb #a624658d
 FORCE_SCALE = 100.  # newtons: an unwanted contact this hard costs the whole term (hitting a pole peaks near 250 N)

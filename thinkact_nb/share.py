@@ -19,8 +19,8 @@ from .store import TURNS_FILE
 from .sim import COLOURS, LEVELS, SIZES, Scene, make_scene, parse_output, render_output, solve
 from .tasks import RELATIONS, TASKS
 from .pool import FPS, SimPool, record_episode, write_video
-from .data import (COLUMNS, LANGUAGES, NUMBERS, PART, ThinkWriter, demonstrate, is_turn, picture,
-                              row_fault, think_of)
+from .language import LANGUAGES, NUMBERS, ThinkWriter, think_of
+from .data import COLUMNS, PART, demonstrate, is_turn, picture, row_fault
 
 # %% ../nbs/language/share.ipynb #affa880f
 _SEEN = ("{name:은} {loc}에 있다", "{name:이} {loc}에 보인다", "{name}의 위치는 {loc}이다", "여기 {name:이} {loc}에 있다",

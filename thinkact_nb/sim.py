@@ -291,7 +291,7 @@ class Task:
     wordings: tuple[str, ...] # of the instruction; the last two are kept for L3
     plan: Callable = fetch    # scene -> (skill, place in metres), in order
     success: Callable = rests # (scene, final poses) -> bool
-    think: Callable = None    # (scene, `data.ThinkWriter`): says what is where, what decides, and the plan
+    think: Callable = None    # (scene, `language.ThinkWriter`): says what is where, what decides, and the plan
     carry: Callable = None    # `loop.Look` -> what an expert carries next, as in `loop.next_carry`
     wordings_in: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of the instruction, in other languages
 

@@ -25,7 +25,7 @@ def first_move(
 
 def see_first_move(
     scene:Scene,
-    tell # a `data.ThinkWriter`
+    tell # a `language.ThinkWriter`
 ):
     "Say where they are."
     for i in scene.moves[0]: tell.see(scene.bodies[i])

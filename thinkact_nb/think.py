@@ -17,7 +17,7 @@ from .env import UserError, check_name
 from .store import Store
 from .sim import Scene, loc_text, scene_of
 from .pool import SimPool
-from .data import claims, stated, think_of
+from .language import claims, stated, think_of
 from .reward import shown_terms, with_mishaps
 from .evaluate import PAIR, act, check_one, evaluate, keep_rows, mean_interval, paired, policy_of
 

@@ -20,7 +20,7 @@ from .pool import SimPool
 from .family import chat
 from .model import Drawn
 from .reward import Episode, as_episode, episode_table, with_mishaps
-from .data import claims
+from .language import claims
 from .critic import Expected, facts
 from .ledger import Ledger
 from .trainer import Written, train_rl

@@ -19,7 +19,8 @@ from .store import TURNS_FILE
 from .sim import CRASHED, FAILURES, Program, Scene, parse_turn
 from .tasks import TASKS, TabletopEnv, spread
 from .pool import FPS, SimPool, filmed
-from .data import add_card, as_row, card, expert, made_in_parts, rows_made_with, tell_left_out
+from .language import expert
+from .data import add_card, as_row, card, made_in_parts, rows_made_with, tell_left_out
 from .loop import (DISTURBANCES, TURN_ENGLISH, TURNS, Look, LoopWorld, Played, budget, changed_since,
                               expert_turn, film_turns, play, replay, turn_claims)
 from .evaluate import POLICIES, Policy, look_by_look, policy_of, protocol

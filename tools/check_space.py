@@ -80,7 +80,7 @@ def scenes(task='relative', level='L0', first=30_000_000, n=40):
     import tempfile
 
     from thinkact_nb import evaluate
-    from thinkact_nb.data import think_of
+    from thinkact_nb.language import think_of
     from thinkact_nb.pool import SimPool
     from thinkact_nb.sim import make_scene
     from thinkact_nb.store import Store

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from thinkact_nb import family as acting, precision
 from thinkact_nb.check import agreement
-from thinkact_nb.data import expert
+from thinkact_nb.language import expert
 from thinkact_nb.tasks import spread
 
 CONFIG = SimpleNamespace(model_type="gemma3n", vision_config=SimpleNamespace(vocab_offset=262_144), text_config=SimpleNamespace(vocab_size=262_400))  # of E2B, for `check_words`

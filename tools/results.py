@@ -24,7 +24,7 @@ from datetime import date
 from pathlib import Path
 import house
 import tyro
-from thinkact_nb.data import language_print
+from thinkact_nb.language import language_print
 from thinkact_nb.env import UserError, get_profile
 from thinkact_nb.files import read_json, write_json
 from thinkact_nb.sim import LEVELS

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from functools import cache
 import numpy as np
-from thinkact_nb.data import ENGLISH, ThinkWriter, apart, counted, mention, think_of
+from thinkact_nb.language import ENGLISH, ThinkWriter, apart, counted, mention, think_of
 from thinkact_nb.sim import (BINS, CLEARANCE, KNOWN, MOVABLE, NEW, OUTER, SKILLS, Body, Scene, Table, loc_text,
                              make_scene, solve)
 from thinkact_nb.tasks import RELATIONS, pad_distances

@@ -23,7 +23,7 @@ STEP = """
 import os, sys, time
 import numpy as np, torch
 from thinkact_nb.tasks import spread
-from thinkact_nb.data import expert
+from thinkact_nb.language import expert
 from thinkact_nb.env import get_profile
 from thinkact_nb.family import chat, load_processor
 from thinkact_nb.model import load_model
