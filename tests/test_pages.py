@@ -93,6 +93,23 @@ def test_a_reader_of_the_first_page_soon_meets_a_picture_an_answer_and_a_command
     assert not undefined
 
 
+def test_the_first_command_of_the_first_page_shows_a_repair():
+    "Guard: the page promises that the policy looks again and mends it, and the scene that it names ends in failure."
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.family import load_processor
+    from thinkact_nb.model import load_model
+    from thinkact_nb.pool import SimPool
+    from thinkact_nb.sim import make_scene
+    from thinkact_nb.store import SHIPPED_TURNS
+    from thinkact_nb.turns import loop_episodes
+    command = r'thinkact act --task (\w+) --seed (\d+) --turns (\d+) --disturb (\w+)'
+    [(task, seed, turns, mishap)] = set(re.findall(command, ''.join((ROOT/page).read_text(encoding='utf-8') for page in ('README.md', 'README.ko.md'))))
+    tiny = get_profile('tiny')
+    policy = load_model(tiny, str(SHIPPED_TURNS)), load_processor(tiny)
+    [played] = loop_episodes(policy, [make_scene(task, 'L0', int(seed))], SimPool(0), tiny, int(turns), mishap)
+    assert played.outcome.success and played.ended == 'done' and 'out of the grasp' in played.turns[1][1]
+
+
 def test_another_run_gives_another_front_page(tmp_path):
     "Guard: a number of the front page that is typed, and not computed, survives a new demo run."
     import front
