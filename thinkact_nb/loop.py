@@ -307,9 +307,8 @@ def carry_after(
     carry = next_carry(look._replace(now=replace(look.now, bodies=lie), poses=poses))
     return carry if carry and all(b.place != carry[1] for b in lie) else None
 
-def _comes_then(said, look):
-    "Whether a body waits for its carry to a place, within 2 bins."
-    carry = next_carry(look)
+def _comes_then(said, look, carry):
+    "Whether a body waits, behind the next carry, for its own to a place, within 2 bins."
     after = carry and carry_after(look, *carry)
     if not after or look.now.bodies[after[0]].name != said["c"]: return False
     return all(abs(int(said[axis]) - v) <= 2 for axis, v in zip("xy", to_bins(*after[1])))
@@ -327,7 +326,7 @@ def turn_claims(
             about = kind, m.groupdict().get("c") or ""
             found.append(Claim(kind, m[0], *m.span(), about, about in happened))
     for m in _THEN.finditer(think):
-        found.append(Claim("then", m[0], *m.span(), ("then", m["c"]), _comes_then(m, look)))
+        found.append(Claim("then", m[0], *m.span(), ("then", m["c"]), _comes_then(m, look, carry)))
     return claims(think, look.now, carry[:1] if carry else ()) + found
 
 

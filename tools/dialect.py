@@ -5,9 +5,10 @@
 1. No assignment binds three names or more at once, unless it unpacks one value: `a, b, c = 1, 2, 3` is three lines, `a, b, c = row` is one.
 2. Calls are no statements inside a tuple: `draw(), label()` is two lines. A lesson's last line may show two values."""
 import ast
-import json
 import sys
 from pathlib import Path
+
+import house
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ('tests', 'tools', 'benchmark', 'space')
@@ -42,8 +43,8 @@ def faults(source, lesson=False):
 
 def sources(root):
     "(where, source, whether it is a lesson) of everything that is written by hand."
-    for path in sorted((root/'nbs').rglob('*.ipynb')):
-        for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+    for path in house.files(root/'nbs'):
+        for cell in house.cells(path):
             if cell['cell_type'] == 'code': yield f'{path.relative_to(root)}, cell {cell["id"]}', ''.join(cell['source']), True
     for path in sorted(path for folder in FOLDERS for path in (root/folder).rglob('*.py')):
         yield str(path.relative_to(root)), path.read_text(encoding='utf-8'), False

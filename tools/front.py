@@ -65,6 +65,11 @@ def runs(shipped=SHIPPED):
                 outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
+def kept_runs(folder):
+    "What each run of a folder of tables left."
+    return [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file(folder).glob('*.json'))]
+
+
 def over_seeds(differences):
     "The mean of trainings that differ in their seed, with a t interval that takes seeds as units."
     mean = float(np.mean(differences))
@@ -73,8 +78,8 @@ def over_seeds(differences):
 
 
 def of_starts(demo):
-    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of 06c that were trained with several seeds."
-    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('arms').glob('*.json'))]
+    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of what_pays that were trained with several seeds."
+    found = kept_runs('arms')
     groups = {}
     for run in found:
         if run['arm'] == 'ppo' and not run['look']: groups.setdefault((run['start'], run['updates']), []).append(run['levels']['L0']['compared']['difference'])
@@ -85,13 +90,13 @@ def of_starts(demo):
 
 def of_turns():
     "What RL on turns adds to SFT on turns, over its seeds."
-    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('loop_rl').glob('*.json'))]
+    found = kept_runs('loop_rl')
     return over_seeds([run['compared']['difference'] for run in found])
 
 
 def of_arms():
     "The runs of reinforce/what_pays that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
-    found = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file('arms').glob('*.json'))]
+    found = kept_runs('arms')
     judged = [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if not r['look']]
     ppo = [r for r in judged if r['arm'] == 'ppo']
     least = min(r['episodes'] for r in ppo)
