@@ -36,6 +36,7 @@ from thinkact_nb.family import load_processor
 
 LOOKS = dict(validation=198, test=306)  # scenes
 RATE = 5e-3
+STEPS = {False: 340, True: 510}  # whether there are more than 900 rows
 TO_THE_END = dict(every=100, validation=36, patience=0)
 LORA_CONFIG = model.lora_config
 
@@ -80,7 +81,7 @@ def with_dropout(make, dropout, profile):
 def taught(run, n, steps=0, rate=RATE, dropout=0., lang="en", seed=0, think=True):
     """The SFT from which others begin, in a folder below `run` named after what decides it: made if it is not there, gone on with if it was cut off.
     Its store and its stage. Raises `UserError` if what is there was made otherwise."""
-    steps = steps or (510 if n > 900 else 340)
+    steps = steps or STEPS[n > 900]
     store = Store(run / f"{n}-{steps}-{rate:g}-{dropout:g}-{lang}-{seed}", replace(PROFILES["tiny"], demonstrations=n, sft_learning_rate=rate), seed=0)
     if not store.has("data"):
         make_dataset(n, store.begin("data"), SimPool(0), seed=SPLITS["train"], lang=lang)
