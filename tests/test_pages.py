@@ -75,6 +75,18 @@ def test_every_page_shows_a_picture_by_its_tenth_cell():
     assert len(cells) > 30 and late == set(NO_PICTURE)
 
 
+def test_the_foot_of_a_course_page_leads_on_and_deeper_and_every_other_page_hangs_from_one():
+    course = [name for name in house.names() if "/" not in name and name not in house.FRONT]
+    hang = []
+    for name, following in zip(course, [*course[1:], None]):
+        foot = "".join([cell for cell in house.cells(house.path_of(name)) if cell["cell_type"] == "markdown"][-1]["source"])
+        assert following is None or "Next: " in foot and f"({following}.ipynb)" in foot, name
+        deeper = re.findall(r"^- \[.+\]\((\S+)\.ipynb\), if ", foot, re.M)
+        assert deeper, name
+        hang += deeper
+    assert sorted(hang) == sorted(name for name in house.names() if "/" in name)
+
+
 def test_the_front_page_says_what_the_tables_give():
     "Guard: table, sentences and chart of README, in both languages, are computed from the tables that come with the package."
     import front
