@@ -262,7 +262,7 @@ main()
 
 def test_version(capsys):
     cli.main(['--version'])
-    assert capsys.readouterr().out == 'thinkact_nb 0.1.0\n'
+    assert capsys.readouterr().out == 'thinkact_nb 0.2.0\n'
 
 
 def test_every_number_that_can_be_set_is_one_of_the_trainers_and_in_the_help(capsys):
