@@ -37,7 +37,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
-from thinkact_nb.data import make_dataset
+from sft import taught
 from thinkact_nb.env import PROFILES, SPLITS, hardware
 from thinkact_nb.evaluate import Comparison, compare, compare_all, rates
 from thinkact_nb.files import seal, whole
@@ -66,22 +66,22 @@ class Settings:
     validation: int = 36   # scenes that SFT is tried on
     workers: int = 0       # of the simulator
     arms: tuple[str, ...] = tuple(ARMS)  # judged
-    run: Path = Path("runs/loop")
+    run: Path = Path("runs/results/loop")
     out: Path = table_file("loop.json")
     thinks: bool = True    # also exchange the thinks of `closed`, as turns/turns tells
     ship: bool = False     # put the adapter that learned turns into the package, for `thinkact act --turns 4`
 
 
-def taught(settings, pool, kind):
-    "The run folder of a training, `looks` or `turns`, made if it is not there."
+def learned(settings, pool, kind):
+    "The run folder of a training, `looks` or `turns`, made if it is not there. Looks are those of benchmark/sft.py, in its folder beside this one."
+    if kind == "looks": return taught(settings.run.parent / "sft", settings.episodes, settings.steps, settings.rate)[0]
     profile = replace(PROFILES["tiny"], demonstrations=settings.episodes, sft_learning_rate=settings.rate)
-    steps = settings.turn_steps if kind == "turns" else settings.steps
-    store = Store(settings.run / f"{kind}-{settings.episodes}-{steps}", profile, seed=0)
+    store = Store(settings.run / f"turns-{settings.episodes}-{settings.turn_steps}", profile, seed=0)
     if not store.has("data"):
-        make = make_turns if kind == "turns" else make_dataset
-        make(settings.episodes, store.begin("data"), pool, seed=SPLITS["train"], image_size=profile.image_size)
+        make_turns(settings.episodes, store.begin("data"), pool, seed=SPLITS["train"], image_size=profile.image_size)
         store.push("data")
-    if not (store.run / "sft" / "log.json").exists(): train_sft(store, resume=True, steps=steps, every=200, validation=settings.validation, patience=0)
+    if not (store.run / "sft" / "log.json").exists():
+        train_sft(store, resume=True, steps=settings.turn_steps, every=200, validation=settings.validation, patience=0)
     return store
 
 
@@ -126,7 +126,7 @@ def main(settings: Settings):
     torch.set_num_threads(1)
     begun, found = time.process_time(), dict(asdict(settings) | dict(run=None, out=None, ship=None), machine=hardware(), mishaps={})
     with SimPool(settings.workers) as pool:
-        stores = {kind: taught(settings, pool, kind) for kind in ("looks", "turns")}
+        stores = {kind: learned(settings, pool, kind) for kind in ("turns", "looks")}
         if settings.ship: ship(stores["turns"])
         tables = {}
         for mishap in ("", *DISTURBANCES):

@@ -36,9 +36,9 @@ class Settings:
     turn_lam: float = .9      # λ from turn to turn
     test: int = 306           # scenes
     episodes: int = 900       # demonstrated to the SFT
-    steps: int = 1521         # of the SFT
+    steps: int = 1020         # of the SFT
     sft_rate: float = 5e-3    # of the SFT
-    run: Path = Path("runs/loop")
+    run: Path = Path("runs/results/loop")
 
 
 def main(settings: Settings):

@@ -1,6 +1,6 @@
 """SFT and RL on every level, and with other thinks before their actions: the tables of 07 and measure/think, and of the report that 09 shows.
 
-    python benchmark/policies.py --arms runs/benchmark
+    python benchmark/policies.py
 
 The policies are those of benchmark/arms.py: SFT with and without a think, and `ppo` from there, one folder for each seed of training (`--rl`). Stopped and
 called again it goes on; what it found goes to thinkact_nb/tables/.
@@ -27,19 +27,19 @@ from thinkact_nb.think import THINKS, intervene, transplant
 @dataclass
 class Settings:
     "Which policies, and how much."
-    arms: Path = Path("runs/benchmark")  # where benchmark/arms.py trained
-    sft: str = "sft-180"                 # a folder there
+    arms: Path = Path("runs/results/arms")  # where benchmark/arms.py trained
+    sft: str = "180-340-0.005-0-en-0"    # a folder of benchmark/sft.py, beside it
     rl: tuple[str, ...] = tuple(f"180-ppo-0.0004-48-seed{seed}" for seed in range(3))  # folders there; the first begins `ppo`
     levels: tuple[str, ...] = ("L0", "L1", "L2", "L3")
     test: int = 306                      # scenes of each level
-    run: Path = Path("runs/policies")
+    run: Path = Path("runs/results/policies")
 
 
 def gathered(settings):
     "A run folder of its own with the adapters of SFT and of the first seed of RL."
     first = settings.arms / settings.rl[0]
     store = Store(settings.run, Store(first).profile, seed=0)
-    sources = {"sft": first, "rl/ppo": first, "sft-nothink": settings.arms / settings.sft}
+    sources = {"sft": first, "rl/ppo": first, "sft-nothink": settings.arms.parent / "sft" / settings.sft}
     for stage, source in sources.items():
         shutil.copytree(source / stage, store.run / stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
     return store

@@ -18,21 +18,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import torch
 import tyro
 from thinkact_nb import model
 from thinkact_nb.language import claims
 from thinkact_nb.data import make_dataset
-from thinkact_nb.env import PROFILES, SPLITS, hardware
+from thinkact_nb.env import PROFILES, SPLITS, UserError, hardware
+from thinkact_nb.files import differs, write_json
 from thinkact_nb.pool import SimPool
 from thinkact_nb.reward import rollout
-from thinkact_nb.sft import train_sft
+from thinkact_nb.sft import sft_made_with, train_sft
 from thinkact_nb.store import Store
 from thinkact_nb.tasks import spread
 from thinkact_nb.think import contradictions
 from thinkact_nb.family import load_processor
 
 LOOKS = dict(validation=198, test=306)  # scenes
+RATE = 5e-3
+TO_THE_END = dict(every=100, validation=36, patience=0)
+LORA_CONFIG = model.lora_config
 
 
 @dataclass
@@ -40,11 +45,11 @@ class Settings:
     "Which run."
     n: int = 900          # demonstrations
     steps: int = 0        # 0: as the plan says
-    rate: float = 5e-3
+    rate: float = RATE
     dropout: float = 0.   # of the adapters
     seed: int = 0
     lang: str = "en"      # en_varied: five wordings a sentence
-    run: Path = Path("runs/sft")
+    run: Path = Path("runs/results/sft")
     out: Path = Path("thinkact_nb/tables/sft.json")
 
 
@@ -72,27 +77,38 @@ def with_dropout(make, dropout, profile):
     return config
 
 
+def taught(run, n, steps=0, rate=RATE, dropout=0., lang="en", seed=0, think=True):
+    """The SFT from which others begin, in a folder below `run` named after what decides it: made if it is not there, gone on with if it was cut off.
+    Its store and its stage. Raises `UserError` if what is there was made otherwise."""
+    steps = steps or (510 if n > 900 else 340)
+    store = Store(run / f"{n}-{steps}-{rate:g}-{dropout:g}-{lang}-{seed}", replace(PROFILES["tiny"], demonstrations=n, sft_learning_rate=rate), seed=0)
+    if not store.has("data"):
+        make_dataset(n, store.begin("data"), SimPool(0), seed=SPLITS["train"], lang=lang)
+        store.push("data")
+    stage = "sft" if think else "sft-nothink"
+    if not (store.run / stage / "log.json").exists():
+        model.lora_config = partial(with_dropout, LORA_CONFIG, dropout)
+        start = time.time()
+        train_sft(store, seed=seed, resume=True, think=think, steps=steps, **TO_THE_END)
+        write_json(store.run / f"{stage}-seconds.json", round(time.time() - start))  # of the last call, if it was cut off
+    other = differs(store.made(stage), sft_made_with(store, seed=seed, think=think, steps=steps, **TO_THE_END))
+    if other: raise UserError(f"{stage} in {store.run} was made with {other}: give the same, or another --run")
+    return store, stage
+
+
 def main(settings: Settings):
     torch.set_num_threads(1)
-    steps = settings.steps or (510 if settings.n > 900 else 340)
-    model.lora_config = partial(with_dropout, model.lora_config, settings.dropout)
-    profile = replace(PROFILES["tiny"], demonstrations=settings.n, sft_learning_rate=settings.rate)
-    name = f"{settings.n}-{steps}-{settings.rate:g}-{settings.dropout:g}-{settings.lang}-{settings.seed}"
-    store = Store(settings.run / name, profile, seed=0)
+    asked = {key: value for key, value in vars(settings).items() if not isinstance(value, Path)}
+    store, stage = taught(settings.run, **asked)
     kept = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.exists() else {}
-    if name in kept and (store.run / "done").exists():
-        return print(name, "is there")
-    if not store.has("data"):
-        make_dataset(settings.n, store.begin("data"), SimPool(0), seed=SPLITS["train"], lang=settings.lang)
-        store.push("data")
-    start = time.time()
-    log = train_sft(store, seed=settings.seed, resume=True, steps=steps, every=100, validation=36, patience=0)
-    seconds = round(time.time() - start)
-    policy = model.load_model(profile, str(store.run / "sft")), load_processor(profile)
-    found = {f"{split}, T = {t:g}": judged(policy, profile, split, t) for split, t in (("validation", 0.), ("validation", 1.), ("test", 0.))}
+    if store.run.name in kept and (store.run / "done").exists(): return print(store.run.name, "is there")
+    log = pd.read_json(store.run / stage / "log.json")
+    policy = model.load_model(store.profile, str(store.run / stage)), load_processor(store.profile)
+    found = {f"{split}, T = {t:g}": judged(policy, store.profile, split, t) for split, t in (("validation", 0.), ("validation", 1.), ("test", 0.))}
     kept = json.loads(settings.out.read_text(encoding="utf-8")) if settings.out.exists() else {}  # two runs may go on at a time
-    asked = {k: v for k, v in vars(settings).items() if not isinstance(v, Path)} | dict(steps=steps)
-    kept[name] = asked | dict(seconds=seconds, loss=float(log.loss.dropna().iloc[-1]), cpus=hardware()["cpus"]) | found
+    seconds = json.loads((store.run / f"{stage}-seconds.json").read_text(encoding="utf-8"))
+    told = dict(steps=int(log.step.max()), seconds=seconds, loss=float(log.loss.dropna().iloc[-1]), cpus=hardware()["cpus"])
+    kept[store.run.name] = asked | told | found
     settings.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     (store.run / "done").touch()
     for asked, row in found.items():
