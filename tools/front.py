@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/arms_900', 'tables/rivals', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {  # template, and where its links begin
     'nbs/index.ipynb': ('front.md.jinja', ''),
     'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
@@ -61,7 +61,8 @@ def runs(shipped=SHIPPED):
     first = table[table.level == judged['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
     judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
-    return dict(demo=demo, judged=judged, arms=of_arms(), loop_run=of_loop(), rl=of_starts(demo), rl_turns=of_turns(),
+    arms = of_arms()
+    return dict(demo=demo, judged=judged, arms=arms, loop_run=of_loop(), rl=of_starts(demo, arms), rl_turns=of_turns(),
                 outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
@@ -77,31 +78,27 @@ def over_seeds(differences):
     return dict(difference=mean, low=float(low), high=float(high), seeds=len(differences))
 
 
-def of_starts(demo):
-    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of what_pays that were trained with several seeds."
-    found = kept_runs('arms')
+def of_arms():
+    "The runs of reinforce/what_pays that were judged by test scenes, those that differ in nothing but their seed together: the first one's numbers, and all of theirs."
     groups = {}
-    for run in found:
-        if run['arm'] == 'ppo' and not run['look']: groups.setdefault((run['start'], run['updates']), []).append(run['levels']['L0']['compared']['difference'])
+    for run in [*kept_runs('arms'), *kept_runs('arms_900'), *kept_runs('rivals')]:
+        if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
+    told = lambda runs: over_seeds([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
+    return [runs[0] | told(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
+            for (_, _, updates), runs in sorted(groups.items())]
+
+
+def of_starts(demo, arms):
+    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of what_pays that were trained with several seeds."
     compared = demo['levels'][0]['rl'][0]['compared']
     first = dict(start=demo['demonstrations'], difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
-    return [first, *(dict(start=start, **over_seeds(each)) for (start, _), each in sorted(groups.items()) if len(each) > 1)]
+    return [first, *(run for run in arms if run['arm'] == 'ppo' and run['seeds'] > 1)]
 
 
 def of_turns():
     "What RL on turns adds to SFT on turns, over its seeds."
     found = kept_runs('loop_rl')
     return over_seeds([run['compared']['difference'] for run in found])
-
-
-def of_arms():
-    "The runs of reinforce/what_pays that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
-    found = kept_runs('arms')
-    judged = [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if not r['look']]
-    ppo = [r for r in judged if r['arm'] == 'ppo']
-    least = min(r['episodes'] for r in ppo)
-    [long], [silent] = [r for r in ppo if r['episodes'] > least], [r for r in judged if r['arm'] == 'ppo-nothink']
-    return dict(short=[r for r in ppo if r['episodes'] == least], long=long, silent=silent)
 
 
 def of_loop():
