@@ -223,7 +223,7 @@ def test_the_time_of_a_page_is_the_same_on_it_and_on_the_front_page():
     odd, seen = [], 0
     for name, time in rows:
         cells = house.cells(house.path_of(name))
-        m = re.search(r'Run all on a free T4: (?:about |under )?([\w ]+)', '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'))
+        m = re.search(r'Run all: (?:about |under )?([\w ]+?) on two CPU cores\.', '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'))
         seen += bool(m)
         if m and m[1] != time: odd.append(f'{name}: {m[1]}, and {time} on the front page')
     assert not odd and seen >= 10
