@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/arms_900', 'tables/rivals', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/arms_900', 'tables/rivals', 'tables/rft', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {  # template, and where its links begin
     'nbs/index.ipynb': ('front.md.jinja', ''),
     'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
@@ -62,7 +63,7 @@ def runs(shipped=SHIPPED):
     nothink = rates(first).set_index('arm').rate['sft-nothink']
     judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
     arms = of_arms()
-    return dict(demo=demo, judged=judged, arms=arms, loop_run=of_loop(), rl=of_starts(demo, arms), rl_turns=of_turns(),
+    return dict(demo=demo, judged=judged, arms=[*arms, *of_own()], loop_run=of_loop(), rl=of_starts(demo, arms), rl_turns=of_turns(),
                 outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
@@ -88,11 +89,25 @@ def of_arms():
             for (_, _, updates), runs in sorted(groups.items())]
 
 
+def of_own():
+    "What learning its own successes adds, over its seeds: the last round that every seed has."
+    runs = kept_runs('rft')
+    if not runs: return []
+    last = min(len(run['told']) for run in runs) - 1
+    told = [run['told'][last] for run in runs]
+    differences = [round_['compared']['difference'] for round_ in told]
+    first = told[0]['compared']
+    found = over_seeds(differences) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
+    solved = [round_['compared']['b_successes'] for round_ in told]
+    return [found | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:last + 1]), a_successes=first['a_successes'],
+                         n=first['n'], solved=solved, ps=[round_['compared']['p'] for round_ in told])]
+
+
 def of_starts(demo, arms):
-    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of what_pays that were trained with several seeds."
+    "What RL adds to SFT on so many demonstrations: the runs of what_pays that were trained with several seeds; the demo's, if there are none."
     compared = demo['levels'][0]['rl'][0]['compared']
-    first = dict(start=demo['demonstrations'], difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
-    return [first, *(run for run in arms if run['arm'] == 'ppo' and run['seeds'] > 1)]
+    first = dict(start=demo['demonstrations'], how='ppo', difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
+    return [*(dict(run, how='ppo') for run in arms if run['arm'] == 'ppo' and run['seeds'] > 1), *of_own()] or [first]
 
 
 def of_turns():
@@ -107,9 +122,16 @@ def of_loop():
     return found['all_mishaps'] | dict(control=found.get('control'), thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
 
 
+def of_scenes(solved, n):
+    "The 95 % Wilson interval of a share, as the front page writes it."
+    low, high = proportion_confint(solved, n, method='wilson')
+    return f'{100*low:.0f}–{100*high:.0f} %'
+
+
 def block(found, template, at):
     "The block of a page, from its template."
     env = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    env.globals |= dict(of_scenes=of_scenes)
     env.filters |= dict(per_cent=lambda share: f'{share*100:.0f}', points=lambda share: f'{round(share*100):+d}'.replace('-', '−').replace('+0', '0'),
                         short=lambda p: '1' if p > .995 else f'{p:.2f}' if p >= .01 else f'{p:.0e}'.replace('e-0', 'e-'))
     return env.get_template(template).render(found, at=at, chart=at + CHART.name)

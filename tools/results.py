@@ -66,6 +66,7 @@ PARTS = {
     "arms": Part(("tables/arms",), LOOKS, 150, (arms(*PPO),), "index 06 reinforce/what_pays measure/results"),
     "arms_900": Part(("tables/arms_900",), LOOKS, 150, (arms(*(f"--start 900 {arm}" for arm in PPO)),), "index reinforce/what_pays measure/results"),
     "rivals": Part(("tables/rivals",), LOOKS, 200, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
+    "rft": Part(("tables/rft",), LOOKS, 90, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 90,
                      (("benchmark/policies.py --arms {run}/arms --run {run}/policies",),), "index 07 measure/think show/pictures 09 commands/stages", ("arms",)),
