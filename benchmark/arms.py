@@ -2,7 +2,7 @@
 
     python benchmark/arms.py --start 180 --arm ppo --seed 0
 
-One command is one run, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/arms/, which reinforce/what_pays reads.
+One command is one run, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/, arms/, arms_900/ or rivals/, which reinforce/what_pays reads.
 
 The plan, written before the first run of it with this base and this language.
 
@@ -115,9 +115,14 @@ def drawn(settings, store, algo, pool):
 def name(settings): return f"{settings.start}-{settings.arm}-{settings.rate:g}-{settings.updates}-seed{settings.seed}{'-look' * settings.look}".replace(", ", "-")
 
 
+def folder(settings):
+    "Where a run's numbers go: `ppo` from 180 demonstrations, `ppo` from others, and what it is compared with are parts of `make results` of their own."
+    return table_file("rivals" if settings.arm != "ppo" else "arms" if settings.start == 180 else f"arms_{settings.start}")
+
+
 def main(settings: Settings):
     torch.set_num_threads(1)
-    out = table_file("arms") / f"{name(settings)}.json"
+    out = folder(settings) / f"{name(settings)}.json"
     arm = dict(ARMS[settings.arm])
     think = arm.pop("think", True)
     sft, stage = taught(settings.run.parent / "sft", settings.start, think=think)

@@ -115,7 +115,7 @@ with gr.Blocks(title='Watch a robot think') as app:
                 honest = gr.Button("Put in an expert's think", elem_id='honest')
             action = gr.Textbox(label='action', interactive=False, elem_id='action')
             end = gr.Textbox(label='outcome', interactive=False, elem_id='end')
-            video = gr.Video(label='the arm', autoplay=True, height=FILM, elem_id='film')
+            video = gr.Video(label='the arm; a ring is a place that the think names: right (green), not right (red)', autoplay=True, height=FILM, elem_id='film')
 
     place, one = [task, level, seed], dict(concurrency_id='robot', concurrency_limit=1)
     for choice in place: choice.change(look, place, [picture, instruction, shown, box, action, end, video], **one)

@@ -433,3 +433,19 @@ def test_rates_by_task_have_a_row_for_each_task():
     for _, lines, columns in found:
         assert [line['task'] for line in lines] == ['x', 'y', 'z'] and list(columns.values()) == ['task', 'scenes', 'sft', 'ppo']
         assert {line['arm sft'] for line in lines} == {'50 % (30 to 70)'}
+
+
+def test_a_false_distance_rings_no_place_red():
+    "Guard: a block that was seen rightly had a red ring, because the distance said beside it was wrong."
+    from thinkact_nb.language import claims
+    from thinkact_nb.pictures import FALSE, TRUE, ringed
+    from thinkact_nb.world import World
+    scene = sim.make_scene('superlative', 'L0', 3)
+    think = th.think_in(expert(scene))
+    wrong = re.sub(r'\d+ (behind|in front)', '1 \\1', think)
+    assert any(not c.true for c in claims(wrong, scene)) and all(c.true for c in claims(wrong, scene) if c.kind == 'place')
+    world = World().reset(scene)
+    seen = lambda think, colour: (ringed(world.render(320), think, world) == np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)])).all(-1).any()
+    assert seen(wrong, TRUE) and not seen(wrong, FALSE)
+    moved = re.sub(r'<loc\d\d><loc\d\d>', '<loc02><loc02>', think)
+    assert seen(moved, FALSE) and not seen(moved, TRUE)

@@ -75,6 +75,18 @@ def test_every_page_shows_a_picture_by_its_tenth_cell():
     assert len(cells) > 30 and late == set(NO_PICTURE)
 
 
+def test_the_foot_of_a_course_page_leads_on_and_deeper_and_every_other_page_hangs_from_one():
+    course = [name for name in house.names() if "/" not in name and name not in house.FRONT]
+    hang = []
+    for name, following in zip(course, [*course[1:], None]):
+        foot = "".join([cell for cell in house.cells(house.path_of(name)) if cell["cell_type"] == "markdown"][-1]["source"])
+        assert following is None or "Next: " in foot and f"({following}.ipynb)" in foot, name
+        deeper = re.findall(r"^- \[.+\]\((\S+)\.ipynb\), if ", foot, re.M)
+        assert deeper, name
+        hang += deeper
+    assert sorted(hang) == sorted(name for name in house.names() if "/" in name)
+
+
 def test_the_front_page_says_what_the_tables_give():
     "Guard: table, sentences and chart of README, in both languages, are computed from the tables that come with the package."
     import front
@@ -107,7 +119,11 @@ def test_the_first_command_of_the_first_page_shows_a_repair():
     tiny = get_profile('tiny')
     policy = load_model(tiny, str(SHIPPED_TURNS)), load_processor(tiny)
     [played] = loop_episodes(policy, [make_scene(task, 'L0', int(seed))], SimPool(0), tiny, int(turns), mishap)
-    assert played.outcome.success and played.ended == 'done' and 'out of the grasp' in played.turns[1][1]
+    assert played.outcome.success and played.ended == 'done'
+    [(think, action)] = re.findall('<think>(.*)</think><action>(.*)</action>', played.turns[1][1])
+    for page in ('README.md', 'README.ko.md'):
+        [shown] = re.findall(r'(?s)turn 2 +… (.*?) *\n +think +(.*?) …\n +action +(.*?)\n', (ROOT/page).read_text(encoding='utf-8'))
+        assert shown[0] in played.turns[1][0].asked and think.startswith(shown[1]) and action == shown[2], page
 
 
 def test_another_run_gives_another_front_page(tmp_path):
@@ -126,7 +142,9 @@ def test_another_run_gives_another_front_page(tmp_path):
         (pages/page).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT/page, pages/page)
     found = front.runs(demo)
-    assert set(front.stale(found, pages)) == {pages/page for page in (*front.PAGES, str(front.CHART))}
+    assert set(front.stale(found, pages)) == {pages/page for page in ('nbs/measure/results.ipynb', str(front.CHART))}
+    turned = found | dict(loop_run=found['loop_run'] | dict(b_successes=1), rl_turns=dict(found['rl_turns'], low=.5))
+    assert set(front.stale(turned, pages)) == {pages/page for page in (*front.PAGES, str(front.CHART))}
     said = front.block(found, 'results.md.jinja', '')
     solved = table.pivot(index=['task', 'seed'], columns='arm', values='success')
     kept = solved.ppo & ~solved.index.get_level_values('task').isin(['put_on', 'stack', 'match'])
@@ -211,7 +229,7 @@ def test_the_time_of_a_page_is_the_same_on_it_and_on_the_front_page():
     odd, seen = [], 0
     for name, time in rows:
         cells = house.cells(house.path_of(name))
-        m = re.search(r'Run all on a free T4: (?:about |under )?([\w ]+)', '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'))
+        m = re.search(r'Run all: (?:about |under )?([\w ]+?) on two CPU cores\.', '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'))
         seen += bool(m)
         if m and m[1] != time: odd.append(f'{name}: {m[1]}, and {time} on the front page')
     assert not odd and seen >= 10

@@ -129,6 +129,20 @@ def test_site(project):
     assert 'href="first.html#double"' in (project/'_docs/index.html').read_text(encoding='utf-8')
 
 
+def test_a_signature_is_folded_and_says_no_more_than_can_be_read(project):
+    "Guard: defaults of 2,828 characters, links of Markdown inside code, Python's own docstring; nbdev's processing of a page calls it."
+    from signatures import folded_text
+    given = '### f\n\n```python\ndef f(\n    x:int, # from [`g`](https://a.b/c.html#g)\n    words:tuple=({}),\n    kind:{}=None,\n)->int: # y\n```\n\n{}'
+    text = folded_text(given.format('"a", ' * 99, 'int | ' * 99 + 'str', '*Adds.*'))
+    assert text == ('### f\n\n*Adds.*\n\n<details class="signature"><summary>Signature</summary>\n\n```python\n'
+                    'def f(\n    x:int, # from `g`\n    words:tuple=…,\n    kind=None,\n)->int: # y\n```\n\n</details>\n')
+    assert 'Call self' not in folded_text(given.format('', 'int', '*Call self as a function.*'))
+    assert folded_text('no signature') == 'no signature'
+    assert run(project, 'build_site.py')[0] == 0
+    page = (project/'_docs'/'first.html').read_text(encoding='utf-8')
+    assert page.index('Twice') < page.index('<details class="signature">') < page.index('# a number')
+
+
 def test_a_page_in_a_folder(project):
     "Guard: links, pictures, style, search and module of a page that lies deeper than the index."
     assert run(project, 'build_site.py')[0] == 0

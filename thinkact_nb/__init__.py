@@ -1,4 +1,4 @@
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # PyTorch's threads wait for one another by spinning. On a machine with other work each then spins away the time that another needs: a training step
 # may take fifteen times as long. A short spin, then sleep, serves idle and busy machines (00_env has the measurement). It counts only if it is set

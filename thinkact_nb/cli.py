@@ -20,11 +20,12 @@ from .files import disk_fault, file_stem, located, path_text, whole
 from .store import SHIPPED_TURNS, Store
 from .pictures import film, png
 from .report import findings
-from .options import POLICY_NAMES, Common, Simulated, Text
+from .options import POLICY_NAMES, Common, Simulated, Text, without
 from .stages import Data, Eval, Ppo, Report, Sft, Tune
 
 # %% ../nbs/commands/cli.ipynb #5c264fc4
 @dataclass(kw_only=True)
+@without("run", "seed", "hub", "public", "resume", "set", "use")
 class Env(Common):
     "This machine, the profile that fits it and why, and the Hub login."
     json: bool = False  # print JSON
@@ -49,6 +50,7 @@ class Env(Common):
 # %% ../nbs/commands/cli.ipynb #c1fb820f
 _WHO = f"who acts: {', '.join(POLICY_NAMES)}, or as in eval"
 @dataclass(kw_only=True)
+@without("resume", "public")
 class Act(Common):
     "One episode of the best policy: prints think, action, reward; picture and video go to act/. --seed: of the scene."
     task: str  # name of a task
@@ -166,6 +168,7 @@ def tell(self:Act,
 
 # %% ../nbs/commands/cli.ipynb #c11a0006
 @dataclass(kw_only=True)
+@without("seed", "set")
 class Export(Simulated):
     "What a run made, for other programs: demonstrations (lerobot, files), or a policy with its adapter (merged)."
     # a LeRobotDataset 3.0; PNG and JSONL; weights and processor for plain transformers
@@ -237,6 +240,7 @@ class Demo(Simulated):
 
 # %% ../nbs/commands/cli.ipynb #27ff94cb
 @dataclass(kw_only=True)
+@without("seed", "hub", "public", "resume", "set", "use")
 class Check(Common):
     "Takes every step of a training once, on this machine's GPU or on the stand-in, and writes a receipt."
     what: tyro.conf.Positional[Literal["gemma"]]  # what is checked
@@ -259,7 +263,8 @@ def check_flags(
     args:list[str] # a command and what follows
 ):
     "Raise a `UserError` that names the option which was probably meant."
-    known = ["--help", *(f"--{f.name.replace('_', '-')}" for f in fields(COMMANDS[args[0]]))]
+    known = ["--help", *(f"--{f.name.replace('_', '-')}" for f in fields(COMMANDS[args[0]])
+                        if f.name not in COMMANDS[args[0]].idle)]
     for word in args[1:]:
         flag = word.partition("=")[0].replace("_", "-")
         near = get_close_matches(flag, known, 1, .75) if flag.startswith("--") and flag not in known else []

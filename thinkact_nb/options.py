@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILE_NUMBERS', 'SFT_NUMBERS', 'RL_NUMBERS', 'LIMITS', 'POLICY_NAMES', 'MOST', 'Text', 'Whole', 'Several', 'Tasks',
-           'Changes', 'listed', 'check_scenes', 'check_text', 'first_scene', 'settings', 'use', 'Common', 'Simulated',
-           'Scenes', 'timed', 'complete']
+           'Changes', 'listed', 'check_scenes', 'check_text', 'first_scene', 'settings', 'use', 'Common', 'without',
+           'Simulated', 'Scenes', 'timed', 'complete']
 
 # %% ../nbs/commands/options.ipynb #3ecbfda7
 import contextlib, math, os, time
@@ -141,6 +141,7 @@ class Common:
     use: Text("FILE", "none") = None  # Python file to run first, such as one that adds tasks of your own
 
     trains = {}  # numbers of a trainer that --set may change besides those of the profile
+    idle = ()    # options that a command has no use for, see `without`
 
     def check(self):
         "Raise a `UserError` on a value that cannot be, before any work."
@@ -199,6 +200,20 @@ def lent(self:Common,
     store = self.store(new=begins, profile=None if there else PROFILES["tiny"])
     store.shipped = store.profile.model == "standin" and not self.hub and not store.trained()
     return store
+
+# %% ../nbs/commands/options.ipynb #3574b24e
+def without(
+    *names:str # fields of `Common`
+):
+    "For a command's class, before it becomes a dataclass: it does not take options that it has no use for."
+    def hide(command):
+        command.idle = names
+        for field in fields(Common):
+            if field.name not in names: continue
+            command.__annotations__[field.name] = tyro.conf.Suppress[field.type]
+            setattr(command, field.name, field.default)
+        return command
+    return hide
 
 # %% ../nbs/commands/options.ipynb #911f08f9
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from .env import (RL_SEEDS, SPLITS, SPLIT_SIZE, UserError, check_name, check_see
 from .files import differs, path_text, read_parquet
 from .store import ALGORITHMS, MAKES, TURNS_FILE, Store, adapters
 from .report import build_report
-from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
+from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes, without,
                                  Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
 
 # %% ../nbs/commands/stages.ipynb #c08d69fd
@@ -315,6 +315,7 @@ class Tune(Simulated):
 
 # %% ../nbs/commands/stages.ipynb #5cdd649f
 @dataclass(kw_only=True)
+@without("seed", "set")
 class Report(Common):
     "Episode tables to report/index.html and report/report.json."
     no_video: bool = False  # leave out the film of SFT and RL side by side

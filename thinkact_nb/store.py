@@ -559,8 +559,8 @@ def outdated(
 ) -> dict: # name: what it is of
     "Which tables of the package are of former weights, of a former language or of a former program."
     made, found = read_json(table_file("made.json"), {str: dict}), {}
-    for name in names or made["tables"]:
-        of = made["tables"][name]["of"]
+    for name, about in made["tables"].items():
+        of = about["of"] if not names or name in names else {}  # a table that is not made yet is not outdated
         other = [KINDS.get(key, "a former program") for key, value in of.items() if made["now"].get(key) != value]
         if other: found[name] = list(dict.fromkeys(other))
     return found

@@ -18,6 +18,7 @@ import yaml
 from linkcheck import check, overwritten, resources, site_url
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))  # nbdev imports tools.signatures, which settings.ini names
 TEMPLATE = HERE/'page.html'
 LOOKS = ('site.css', 'site.js')
 IMAGES = {'image/png': 'png', 'image/jpeg': 'jpg', 'image/svg+xml': 'svg'}
@@ -55,6 +56,7 @@ def output_markdown(out, options, save):
         size, alt = f'{{width={width}px}}' if width else '', options.get('fig-alt')
         if alt: return f'![{alt}]({address}){size}\\'  # with the backslash pandoc takes it for no caption
         return f"![{options.get('fig-cap', '')}]({address}){size}"
+    if 'application/vnd.jupyter.widget-view+json' in data: return '*Here a widget stands while the notebook runs.*'
     if 'text/markdown' in data: return text(data['text/markdown'])
     if 'text/html' in data: return fence(text(data['text/html']), '{=html}')
     return fence(text(data.get('text/plain', '')))

@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/arms_900', 'tables/rivals', 'tables/rft', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {  # template, and where its links begin
     'nbs/index.ipynb': ('front.md.jinja', ''),
     'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
@@ -61,7 +62,8 @@ def runs(shipped=SHIPPED):
     first = table[table.level == judged['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
     judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
-    return dict(demo=demo, judged=judged, arms=of_arms(), loop_run=of_loop(), rl=of_starts(demo), rl_turns=of_turns(),
+    arms = of_arms()
+    return dict(demo=demo, judged=judged, arms=[*arms, *of_own()], loop_run=of_loop(), rl=of_starts(demo, arms), rl_turns=of_turns(),
                 outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
@@ -77,15 +79,35 @@ def over_seeds(differences):
     return dict(difference=mean, low=float(low), high=float(high), seeds=len(differences))
 
 
-def of_starts(demo):
-    "What `ppo` adds to SFT on so many demonstrations: the demo's run, then the arms of what_pays that were trained with several seeds."
-    found = kept_runs('arms')
+def of_arms():
+    "The runs of reinforce/what_pays that were judged by test scenes, those that differ in nothing but their seed together: the first one's numbers, and all of theirs."
     groups = {}
-    for run in found:
-        if run['arm'] == 'ppo' and not run['look']: groups.setdefault((run['start'], run['updates']), []).append(run['levels']['L0']['compared']['difference'])
+    for run in [*kept_runs('arms'), *kept_runs('arms_900'), *kept_runs('rivals')]:
+        if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
+    told = lambda runs: over_seeds([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
+    return [runs[0] | told(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
+            for (_, _, updates), runs in sorted(groups.items())]
+
+
+def of_own():
+    "What learning its own successes adds, over its seeds: the last round that every seed has."
+    runs = kept_runs('rft')
+    if not runs: return []
+    last = min(len(run['told']) for run in runs) - 1
+    told = [run['told'][last] for run in runs]
+    differences = [round_['compared']['difference'] for round_ in told]
+    first = told[0]['compared']
+    found = over_seeds(differences) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
+    solved = [round_['compared']['b_successes'] for round_ in told]
+    return [found | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:last + 1]), a_successes=first['a_successes'],
+                         n=first['n'], solved=solved, ps=[round_['compared']['p'] for round_ in told])]
+
+
+def of_starts(demo, arms):
+    "What RL adds to SFT on so many demonstrations: the runs of what_pays that were trained with several seeds; the demo's, if there are none."
     compared = demo['levels'][0]['rl'][0]['compared']
-    first = dict(start=demo['demonstrations'], difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
-    return [first, *(dict(start=start, **over_seeds(each)) for (start, _), each in sorted(groups.items()) if len(each) > 1)]
+    first = dict(start=demo['demonstrations'], how='ppo', difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
+    return [*(dict(run, how='ppo') for run in arms if run['arm'] == 'ppo' and run['seeds'] > 1), *of_own()] or [first]
 
 
 def of_turns():
@@ -94,25 +116,22 @@ def of_turns():
     return over_seeds([run['compared']['difference'] for run in found])
 
 
-def of_arms():
-    "The runs of reinforce/what_pays that began from the good SFT, judged by test scenes: the `short` ones of `ppo`, the `long` one, and the one that is `silent`, without a think."
-    found = kept_runs('arms')
-    judged = [r | r['levels']['L0']['compared'] | dict(episodes=256*r['updates']) for r in found if not r['look']]
-    ppo = [r for r in judged if r['arm'] == 'ppo']
-    least = min(r['episodes'] for r in ppo)
-    [long], [silent] = [r for r in ppo if r['episodes'] > least], [r for r in judged if r['arm'] == 'ppo-nothink']
-    return dict(short=[r for r in ppo if r['episodes'] == least], long=long, silent=silent)
-
-
 def of_loop():
     "What a second look is worth, from the run of turns: under all mishaps, and where nothing goes wrong (`calm`)."
     found = json.loads(table_file('loop.json').read_text(encoding='utf-8'))
     return found['all_mishaps'] | dict(control=found.get('control'), thinks=found['thinks'], calm=next(pair for pair in found['mishaps']['none']['pairs'] if pair['a'] == 'open'))
 
 
+def of_scenes(solved, n):
+    "The 95 % Wilson interval of a share, as the front page writes it."
+    low, high = proportion_confint(solved, n, method='wilson')
+    return f'{100*low:.0f}–{100*high:.0f} %'
+
+
 def block(found, template, at):
     "The block of a page, from its template."
     env = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    env.globals |= dict(of_scenes=of_scenes)
     env.filters |= dict(per_cent=lambda share: f'{share*100:.0f}', points=lambda share: f'{round(share*100):+d}'.replace('-', '−').replace('+0', '0'),
                         short=lambda p: '1' if p > .995 else f'{p:.2f}' if p >= .01 else f'{p:.0e}'.replace('e-0', 'e-'))
     return env.get_template(template).render(found, at=at, chart=at + CHART.name)

@@ -1,10 +1,12 @@
 """Runs notebooks in order and keeps their outputs, without progress bars, and says which of them say something else than before. With no names: start and
 every page of the sidebar, in its order. Each runs in nbs/, whatever its folder. Cells that nbdev_test leaves out keep the outputs they have.
-With --check nothing is kept: outputs whose text is not what the code gives are named, and one is enough to fail; --fast: of the pages that take seconds."""
+With --check nothing is kept: outputs whose text is not what the code gives are named, and one is enough to fail; --fast: of the pages that take seconds,
+two at a time. --names: these pages, as nbdev_test leaves them out."""
 import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import house
@@ -111,15 +113,24 @@ if __name__ == '__main__':
         other = run(path, set(cfg.tst_flags.split()), '--check' in options)
         for cell, before, now in other: print(f'{path.name}: cell {cell} says something else: {first_difference(before, now)}')
         sys.exit(2 if other else 0)
+    if '--names' in options: sys.exit(print('^(' + '|'.join(name.rpartition('/')[2] for name in FAST) + r')\.ipynb$'))
     fast = [house.path_of(name, cfg.nbs_path) for name in FAST] if '--fast' in options else None
     paths = [Path(o).resolve() for o in names] or fast or house.pages(cfg.nbs_path)
-    stale = []
-    for path in paths:
-        start = time.time()
-        words = ['--one', *sorted(options & {'--check'}), path]
-        status = subprocess.run([sys.executable, Path(__file__).resolve(), *words], cwd=cfg.nbs_path).returncode
-        if status not in (0, 2): sys.exit(1)
-        if status: stale.append(house.name_of(path, cfg.nbs_path))
+
+    def one(path):
+        "Runs a page in a process of its own: (exit status, what it printed and how long it took)"
+        start, words = time.time(), ['--one', *sorted(options & {'--check'}), path]
+        done = subprocess.run([sys.executable, Path(__file__).resolve(), *words], cwd=cfg.nbs_path, text=True, encoding='utf-8', capture_output='--check' in options)
         size = path.stat().st_size / 1e6
-        print(f'{path.name}: {time.time() - start:.0f} s, {size:.2f} MB' + (': too large to review, keep it under 0.5 MB' if size > .5 else ''))
+        told = f'{path.name}: {time.time() - start:.0f} s, {size:.2f} MB' + (': too large to review, keep it under 0.5 MB' if size > .5 else '')
+        return done.returncode, (done.stdout or '') + (done.stderr if done.stderr and done.returncode else '') + told
+
+    stale = []
+    with ThreadPoolExecutor(2 if '--check' in options else 1) as pool:  # what is kept is made in order, for pages may hang on each other's files
+        for path, (status, told) in zip(paths, pool.map(one, paths)):
+            print(told, flush=True)
+            if status not in (0, 2):
+                pool.shutdown(cancel_futures=True)
+                sys.exit(1)
+            if status: stale.append(house.name_of(path, cfg.nbs_path))
     if '--check' in options and stale: sys.exit(f'not what the code gives: {", ".join(stale)}; run `make notebooks` and look at what changed')
