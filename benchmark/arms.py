@@ -11,6 +11,9 @@ The plan, written before the first run of it with this base and this language.
   `grpo`, `rloo`, `ppo+credit`, and `ppo-nothink` (from SFT on the same demonstrations with empty thinks).
 - Why four texts: before the first run, gradients of four independent rollouts of 256 texts from the 180 start had a cosine of .054 with the critic and four
   texts a scene, in 60 seconds a rollout, and of .009 with GRPO's baseline and eight; with one text a scene a rollout took 78 seconds (`moving.signs`).
+- Amended on 30 November, when 16 updates of the first run had taken 17 minutes and its rollouts stood where they had begun (nothing was judged), and a round of
+  benchmark/rft.py had been judged: `ppo` with its three seeds is first judged after 16 updates (`--updates 16`), as many episodes as such a round draws, 4,096;
+  48 updates are lines of their own.
 - Judged greedily by 306 test scenes of L0; the first seed of `ppo` also by two drawn texts a scene (`--sampled 2`) and by the mean of its later adapters.
 - Tests: exact McNemar on scenes for each seed; a t interval of the mean difference over the three seeds. The family for Holm: `ppo` from 180 and from 900,
   each by the seed with the median difference. All else is description.

@@ -49,13 +49,13 @@ class Part:
 
 SFT = tuple(f"benchmark/sft.py --n {n} --steps {510 if n > 900 else 340} --seed {seed} --run {{run}}/sft"
             for seed in (0, 1) for n in (90, 180, 300, 900, 2700))
-PPO = ("--arm ppo --seed 0 --mean --sampled 2", "--arm ppo --seed 1", "--arm ppo --seed 2")
+PPO = ("--updates 16 --seed 0 --sampled 2", "--updates 16 --seed 1", "--updates 16 --seed 2")
 
 
 def arms(*asked): return tuple(f"benchmark/arms.py {arm} --run {{run}}/arms" for arm in asked)
 
 
-RIVALS = tuple(f"--arm {arm}" for arm in ("grpo", "rloo", "ppo+credit", "ppo-nothink"))
+RIVALS = tuple(f"--updates 16 --arm {arm}" for arm in ("grpo", "rloo", "ppo+credit", "ppo-nothink"))
 PARTS = {
     "standin-check": Part(("standin/check.json",), ("base",), 20, (("tools/check_standin.py --out thinkact_nb/standin/check.json",),), "03 model/standin"),
     "demo": Part(("standin/run",), LOOKS, 30, (("thinkact demo --run {run}/demo --resume",), ("tools/ship_demo.py --run {run}/demo",)),
@@ -63,9 +63,9 @@ PARTS = {
     "sft": Part(("tables/sft.json",), LOOKS, 100, (SFT,), "04"),
     "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index turns/turns start"),
     "loop_rl": Part(("tables/loop_rl",), TURNS, 130, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
-    "arms": Part(("tables/arms",), LOOKS, 150, (arms(*PPO),), "index 06 reinforce/what_pays measure/results"),
-    "arms_900": Part(("tables/arms_900",), LOOKS, 150, (arms(*(f"--start 900 {arm}" for arm in PPO)),), "index reinforce/what_pays measure/results"),
-    "rivals": Part(("tables/rivals",), LOOKS, 200, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
+    "arms": Part(("tables/arms",), LOOKS, 75, (arms(*PPO),), "index 06 reinforce/what_pays measure/results"),
+    "arms_900": Part(("tables/arms_900",), LOOKS, 75, (arms(*(f"--start 900 {arm}" for arm in PPO)),), "index reinforce/what_pays measure/results"),
+    "rivals": Part(("tables/rivals",), LOOKS, 100, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
     "rft": Part(("tables/rft",), LOOKS, 90, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 90,
