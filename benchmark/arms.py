@@ -119,8 +119,10 @@ def name(settings): return f"{settings.start}-{settings.arm}-{settings.rate:g}-{
 
 
 def folder(settings):
-    "Where a run's numbers go: `ppo` from 180 demonstrations, `ppo` from others, and what it is compared with are parts of `make results` of their own."
-    return table_file("rivals" if settings.arm != "ppo" else "arms" if settings.start == 180 else f"arms_{settings.start}")
+    "Where a run's numbers go, each a part of `make results` of its own: the first run of `ppo` from 180 demonstrations, more of them, `ppo` from others, and other arms."
+    if settings.arm != "ppo": return table_file("rivals")
+    if settings.start != 180: return table_file(f"arms_{settings.start}")
+    return table_file("arms" if (settings.seed, settings.updates) == (0, 16) else "arms_more")
 
 
 def main(settings: Settings):

@@ -90,7 +90,8 @@ def main(settings: Settings):
     torch.set_num_threads(1)
     begun, stage = taught(settings.run.parent / "sft", settings.start)
     demonstrations = pq.read_table(begun.run / "data" / "train.parquet")
-    policy, kept, told = begun.run / stage, [], []
+    policy = begun.run / stage
+    kept, told = [], []
     with SimPool(0) as pool:
         solved = {"sft": evaluate(begun, ["sft"], spread(TEST, seed=SPLITS["test"]), pool, resume=True)}
         for number in range(1, settings.rounds + 1):

@@ -47,9 +47,10 @@ class Part:
     needs: tuple[str, ...] = ()       # parts
 
 
-SFT = tuple(f"benchmark/sft.py --n {n} --steps {510 if n > 900 else 340} --seed {seed} --run {{run}}/sft"
-            for seed in (0, 1) for n in (90, 180, 300, 900, 2700))
-PPO = ("--updates 16 --seed 0 --sampled 2", "--updates 16 --seed 1", "--updates 16 --seed 2")
+def sft(seed, *some): return tuple(f"benchmark/sft.py --n {n} --seed {seed}" for n in some)
+
+
+SEEDS = ("--updates 16 --seed 1", "--updates 16 --seed 2")
 
 
 def arms(*asked): return tuple(f"benchmark/arms.py {arm} --run {{run}}/arms" for arm in asked)
@@ -60,11 +61,14 @@ PARTS = {
     "standin-check": Part(("standin/check.json",), ("base",), 20, (("tools/check_standin.py --out thinkact_nb/standin/check.json",),), "03 model/standin"),
     "demo": Part(("standin/run",), LOOKS, 30, (("thinkact demo --run {run}/demo --resume",), ("tools/ship_demo.py --run {run}/demo",)),
                  "index 04 05 reinforce/ledger 06 reinforce/trainer 07 09"),
-    "sft": Part(("tables/sft.json",), LOOKS, 100, (SFT,), "04"),
+    "sft": Part(("tables/sft.json",), LOOKS, 50, (tuple(f"{run} --run {{run}}/sft" for run in sft(0, 180, 300, 900)),), "04 reinforce/what_pays"),
+    "sft_more": Part(("tables/sft_more.json",), LOOKS, 130, (tuple(f"{run} --run {{run}}/sft --out thinkact_nb/tables/sft_more.json" for run in (*sft(0, 90, 2700), *sft(1, 90, 180, 300, 900, 2700))),),
+                     "04 reinforce/what_pays"),
     "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index turns/turns start"),
     "loop_rl": Part(("tables/loop_rl",), TURNS, 130, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
-    "arms": Part(("tables/arms",), LOOKS, 75, (arms(*PPO),), "index 06 reinforce/what_pays measure/results"),
-    "arms_900": Part(("tables/arms_900",), LOOKS, 75, (arms(*(f"--start 900 {arm}" for arm in PPO)),), "index reinforce/what_pays measure/results"),
+    "arms": Part(("tables/arms",), LOOKS, 30, (arms("--updates 16 --seed 0 --sampled 2"),), "06 reinforce/what_pays measure/results"),
+    "arms_more": Part(("tables/arms_more",), LOOKS, 150, (arms(*SEEDS, "--seed 0 --mean --sampled 2"),), "reinforce/what_pays measure/results"),
+    "arms_900": Part(("tables/arms_900",), LOOKS, 75, (arms(*(f"--start 900 {arm}" for arm in ("--updates 16 --seed 0", *SEEDS))),), "reinforce/what_pays measure/results"),
     "rivals": Part(("tables/rivals",), LOOKS, 100, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
     "rft": Part(("tables/rft",), LOOKS, 90, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
