@@ -17,8 +17,9 @@ from .env import (RL_SEEDS, SPLITS, SPLIT_SIZE, UserError, check_name, check_see
 from .files import differs, path_text, read_parquet
 from .store import ALGORITHMS, MAKES, TURNS_FILE, Store, adapters
 from .report import build_report
-from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes, without,
-                                 Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed, timed)
+from .options import (POLICY_NAMES, PROFILE_NUMBERS, RL_NUMBERS, SFT_NUMBERS, Changes, Common, Scenes,
+                                 without, Several, Simulated, Tasks, Text, Whole, complete, first_scene, listed,
+                                 timed)
 
 # %% ../nbs/commands/stages.ipynb #c08d69fd
 @dataclass(kw_only=True)

@@ -123,12 +123,13 @@ if __name__ == '__main__':
         done = subprocess.run([sys.executable, Path(__file__).resolve(), *words], cwd=cfg.nbs_path, text=True, encoding='utf-8', capture_output='--check' in options)
         size = path.stat().st_size / 1e6
         told = f'{path.name}: {time.time() - start:.0f} s, {size:.2f} MB' + (': too large to review, keep it under 0.5 MB' if size > .5 else '')
-        return done.returncode, (done.stdout or '') + (done.stderr if done.stderr and done.returncode else '') + told
+        failed = done.returncode not in (0, 2)
+        return done.returncode, (done.stdout or '') + (done.stderr or '') * failed + told * (not failed)
 
     stale = []
     with ThreadPoolExecutor(2 if '--check' in options else 1) as pool:  # what is kept is made in order, for pages may hang on each other's files
         for path, (status, told) in zip(paths, pool.map(one, paths)):
-            print(told, flush=True)
+            if told: print(told, flush=True)
             if status not in (0, 2):
                 pool.shutdown(cancel_futures=True)
                 sys.exit(1)
