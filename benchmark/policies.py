@@ -29,7 +29,7 @@ class Settings:
     "Which policies, and how much."
     arms: Path = Path("runs/results/arms")  # where benchmark/arms.py trained
     sft: str = "180-340-0.005-0-en-0"    # a folder of benchmark/sft.py, beside it
-    rl: tuple[str, ...] = tuple(f"180-ppo-0.0004-48-seed{seed}" for seed in range(3))  # folders there; the first begins `ppo`
+    rl: tuple[str, ...] = tuple(f"180-ppo-0.0004-16-seed{seed}" for seed in range(3))  # folders there; the first begins `ppo`
     levels: tuple[str, ...] = ("L0", "L1", "L2", "L3")
     test: int = 306                      # scenes of each level
     run: Path = Path("runs/results/policies")

@@ -72,7 +72,7 @@ def test_help_of_each_command(command, capsys):
     with pytest.raises(SystemExit) as stop: cli.main([command, '--help'])
     said = capsys.readouterr().out
     assert not stop.value.code
-    assert '--profile' in said
+    for option in ('run', 'profile', 'seed', 'hub', 'resume'): assert (f'--{option}' in said) == (option not in cli.COMMANDS[command].idle)
     assert '(default: None)' not in said
 
 

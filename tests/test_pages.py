@@ -119,7 +119,7 @@ def test_the_first_command_of_the_first_page_shows_a_repair():
     tiny = get_profile('tiny')
     policy = load_model(tiny, str(SHIPPED_TURNS)), load_processor(tiny)
     [played] = loop_episodes(policy, [make_scene(task, 'L0', int(seed))], SimPool(0), tiny, int(turns), mishap)
-    assert played.outcome.success and played.ended == 'done'
+    assert played.outcome.success and played.ended == 'done' and 'out of the grasp' in played.turns[1][1]
     [(think, action)] = re.findall('<think>(.*)</think><action>(.*)</action>', played.turns[1][1])
     for page in ('README.md', 'README.ko.md'):
         [shown] = re.findall(r'(?s)turn 2 +… (.*?) *\n +think +(.*?) …\n +action +(.*?)\n', (ROOT/page).read_text(encoding='utf-8'))

@@ -73,7 +73,7 @@ PARTS = {
     "rft": Part(("tables/rft",), LOOKS, 90, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 90,
-                     (("benchmark/policies.py --arms {run}/arms --run {run}/policies",),), "index 07 measure/think show/pictures 09 commands/stages", ("arms",)),
+                     (("benchmark/policies.py --arms {run}/arms --run {run}/policies",),), "index 07 measure/think show/pictures 09 commands/stages", ("arms", "arms_more")),
     "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/show/pictures.ipynb nbs/09_report.ipynb",),), "index show/pictures 09", ("demo", "loop", "policies")),
 }
 SHOWN = {  # what code of a page reads a table, and which
