@@ -2,7 +2,7 @@
 
     python benchmark/rft.py --seed 0
 
-One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/rft/, which reinforce/what_pays reads.
+One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/rft/, which reinforce/what_pays reads. A round is that of `thinkact rft`.
 
 The plan, written before the first run. Rejection sampling, or expert iteration with the policy as its own expert: PPO reads an episode once, and a text that
 succeeded can be read as often as a demonstration.
@@ -14,30 +14,22 @@ succeeded can be read as often as a demonstration.
 - Seeds 0, 1 and 2: of the scenes, of the drawing and of the training.
 - Judged greedily by the 306 test scenes, against the start: exact McNemar for each seed, a t interval of the mean difference over the seeds. That it does not
   pay is said if the mean is below 5 points or the interval holds 0.
+- Amended on 1 December, before a second round was judged: each seed has two rounds, the second begun by the policy of the first (`thinkact rft --round 2`).
 - Controls: the start, which is trained out (more steps on the same demonstrations add nothing: benchmark/sft.py); `ppo` from the same start (benchmark/arms.py)."""
 import json
-from dataclasses import asdict, dataclass, replace
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import tyro
 from sft import STEPS, TO_THE_END, taught
-from thinkact_nb.data import as_row
 from thinkact_nb.env import SPLITS, hardware
 from thinkact_nb.evaluate import compare, evaluate
-from thinkact_nb.family import load_processor
-from thinkact_nb.language import claims
-from thinkact_nb.model import free_memory, load_model
 from thinkact_nb.pool import SimPool
-from thinkact_nb.reward import rollout
-from thinkact_nb.sft import train_sft
-from thinkact_nb.store import Store, table_file
+from thinkact_nb.rft import draw, drawn_with, train_rft, yields
+from thinkact_nb.store import ROUNDS, Store, table_file
 from thinkact_nb.tasks import spread
-from thinkact_nb.trainer import SEED_SCENES
 
-PART = 128   # scenes drawn at once, and kept if the run is stopped
 BATCH = 128  # texts written at once
 TEST = 306
 
@@ -47,72 +39,52 @@ class Settings:
     "Which run."
     start: int = 180     # demonstrations
     seed: int = 0
-    rounds: int = 1
+    rounds: int = 2
     scenes: int = 1024   # of a round
     texts: int = 4       # of a scene
     run: Path = Path("runs/results/rft")  # beside it, in sft/, the SFT of benchmark/sft.py
 
 
-def is_good(episode, scene): return episode.success and all(claim.true for claim in claims(episode.think, scene))
+def begun(settings):
+    "A run folder with the demonstrations and the SFT from which this run begins."
+    source, stage = taught(settings.run.parent / "sft", settings.start)
+    store = Store(settings.run / f"{settings.start}-seed{settings.seed}", source.profile, seed=0)
+    for name in ("data", stage):
+        if not store.has(name, tell=False):
+            shutil.copytree(source.run / name, store.run / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
+    return store
 
 
-def drawn(settings, store, stage_folder, number, pool):
-    "The rows that a policy earns in a round, and what its episodes were: kept part by part."
-    folder = store.run / f"round-{number}"
-    folder.mkdir(parents=True, exist_ok=True)
-    first = SPLITS["rl"] + settings.seed * SEED_SCENES + (number - 1) * settings.scenes
-    scenes = spread(settings.scenes, seed=first)
-    profile = replace(store.profile, eval_batch=BATCH)
-    policy = None
-    for begin in range(0, len(scenes), PART):
-        file = folder / f"{begin:05d}.parquet"
-        if file.exists(): continue
-        policy = policy or (load_model(profile, str(stage_folder)), load_processor(profile))
-        some = scenes[begin:begin + PART]
-        episodes = rollout(*policy, profile, some, pool, temperature=1., samples=settings.texts, seed=1_000 * settings.seed + begin + number)
-        images = pool.images(some, profile.image_size)
-        rows = []
-        for i, scene in enumerate(some):
-            texts = episodes[i * settings.texts:(i + 1) * settings.texts]
-            good = next((e for e in texts if is_good(e, scene)), None)
-            told = dict(solved=sum(e.success for e in texts), good=sum(is_good(e, scene) for e in texts))
-            rows.append(as_row(scene, images[i], scene.instruction, good.output if good else "", bool(good), asdict(scene) | told))
-        table = pa.Table.from_pylist(rows)
-        pq.write_table(table, file.with_suffix(".part"))
-        file.with_suffix(".part").replace(file)
-        print(file.name, sum(row["success"] for row in rows), "of", len(rows), flush=True)
-    del policy
-    free_memory()
-    return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+def learned(settings, store, number, pool):
+    "A round: what it earned, task by task, and of how many rows it was learned."
+    drawn = drawn_with(store, number, settings.scenes, settings.texts, settings.seed)
+    earned = yields(store, draw(store, pool, drawn, True, BATCH))
+    stage = f"rl/{ROUNDS[number - 1]}"
+    rows = store.profile.demonstrations + int(earned.kept.sum())
+    rows += sum(told["kept"] for told in kept_before(store, settings, number))
+    if not store.has(stage, tell=False): train_rft(store, pool, drawn, True, STEPS[rows > 900], batch=BATCH, **TO_THE_END)
+    return dict(round=number, rows=rows, texts=int(earned.texts.sum()), succeeded=int(earned.succeeded.sum()), wholly_true=int(earned.good.sum()),
+                kept=earned.kept.to_dict())
+
+
+def kept_before(store, settings, number):
+    "What the rounds before kept."
+    for n in range(1, number):
+        earned = yields(store, draw(store, None, drawn_with(store, n, settings.scenes, settings.texts, settings.seed), True))
+        yield dict(kept=int(earned.kept.sum()))
 
 
 def main(settings: Settings):
     torch.set_num_threads(1)
-    begun, stage = taught(settings.run.parent / "sft", settings.start)
-    demonstrations = pq.read_table(begun.run / "data" / "train.parquet")
-    policy = begun.run / stage
-    kept, told = [], []
+    store, told = begun(settings), []
+    scenes = spread(TEST, seed=SPLITS["test"])
     with SimPool(0) as pool:
-        solved = {"sft": evaluate(begun, ["sft"], spread(TEST, seed=SPLITS["test"]), pool, resume=True)}
         for number in range(1, settings.rounds + 1):
-            store = Store(settings.run / f"{settings.start}-seed{settings.seed}-round{number}", begun.profile, seed=0)
-            rows = drawn(settings, Store(settings.run / f"{settings.start}-seed{settings.seed}", begun.profile, seed=0), policy, number, pool)
-            kept += [row for row in rows if row["success"]]
-            if not store.has("data"):
-                own = pa.Table.from_pylist(kept, schema=demonstrations.schema)
-                pq.write_table(pa.concat_tables([demonstrations, own]), store.begin("data") / "train.parquet")
-                store.push("data", settings=begun.made("data"))
-            total = len(demonstrations) + len(kept)
-            if not (store.run / "sft" / "log.json").exists():
-                train_sft(store, seed=settings.seed, resume=True, steps=STEPS[total > 900], **TO_THE_END)
-            policy = store.run / "sft"
-            solved[f"round {number}"] = evaluate(store, ["sft"], spread(TEST, seed=SPLITS["test"]), pool, resume=True).assign(arm=f"round {number}")
-            scenes = [json.loads(row["scene"]) for row in rows]
-            told.append(dict(round=number, rows=total, texts=settings.texts * len(rows), succeeded=sum(s["solved"] for s in scenes), wholly_true=sum(s["good"] for s in scenes),
-                             kept=pd.Series([row["task"] for row in rows if row["success"]]).value_counts().to_dict()))
-            table = pd.concat(solved.values(), ignore_index=True)
+            told.append(learned(settings, store, number, pool))
+            arm = ROUNDS[number - 1]
+            table = evaluate(store, ["sft", *ROUNDS[:number]], scenes, pool, resume=True)
+            told[-1] |= dict(arm=arm, compared=asdict(compare(table, "sft", arm)), true_claims=table.groupby("arm").grounding.mean().round(4).to_dict())
             by = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
-            told[-1] |= dict(compared=asdict(compare(table, "sft", f"round {number}")), true_claims=table.groupby("arm").grounding.mean().round(4).to_dict())
             found = dict(asdict(settings) | dict(run=None, rounds=number), machine=hardware(), told=told, solved_by_task=by.to_dict("index"))
             out = table_file("rft") / f"{settings.start}-seed{settings.seed}.json"
             out.parent.mkdir(exist_ok=True)

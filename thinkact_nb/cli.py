@@ -17,11 +17,11 @@ from . import __version__
 from .env import (RL_SEEDS, UserError, check_name, check_seed, get_profile, hardware, one_line, quiet,
                              rank, renderer, split_of, steady_streams)
 from .files import disk_fault, file_stem, located, path_text, whole
-from .store import SHIPPED_TURNS, Store
+from .store import SHIPPED_TURNS, Store, rl_arms
 from .pictures import film, png
 from .report import findings
 from .options import POLICY_NAMES, Common, Simulated, Text, without
-from .stages import Data, Eval, Ppo, Report, Sft, Tune
+from .stages import Data, Eval, Ppo, Report, Rft, Sft, Tune
 
 # %% ../nbs/commands/cli.ipynb #5c264fc4
 @dataclass(kw_only=True)
@@ -100,7 +100,7 @@ def best(self:Act, store):
     "Who acts: what was asked for, else the best of the run, else of the package, else the base."
     if self.arm: return self.arm
     if store.shipped and self.turns > 1: return f"turns={SHIPPED_TURNS}"
-    return [*store.trained("ppo"), *store.trained("sft"), "base"][0]
+    return next((arm for arm in (*rl_arms(), "sft") if store.trained(arm)), "base")
 
 # %% ../nbs/commands/cli.ipynb #ad78efae
 @patch
@@ -191,7 +191,7 @@ def merged(self:Export, store):
     with quiet():
         from thinkact_nb.evaluate import adapter_of
         from thinkact_nb.release import merge
-    arm = self.arm or [*store.trained("ppo"), "sft"][0]
+    arm = self.arm or next((arm for arm in rl_arms() if store.trained(arm)), "sft")
     adapter = adapter_of(store, arm)
     if not adapter: raise UserError(f"arm {arm!r} has no adapter to merge: choose one that was trained")
     print(path_text(merge(store.profile, adapter, self.out)))
@@ -212,7 +212,7 @@ def __call__(self:Export):
 # %% ../nbs/commands/cli.ipynb #0f674e3d
 @dataclass(kw_only=True)
 class Demo(Simulated):
-    "The whole chain at the profile's size: demonstrations, SFT, PPO, evaluation of five arms, report."
+    "The whole chain at the profile's size: demonstrations, SFT, PPO, rejection sampling, evaluation, report."
     def check(self):
         super().check()
         check_seed(self.seed, RL_SEEDS - 1, "--seed")
@@ -222,16 +222,17 @@ class Demo(Simulated):
         common = dict(run=self.run, profile=self.profile, hub=self.hub, public=self.public, resume=self.resume,
                       set=self.set, use=self.use)
         simulated = common | dict(pool=self.pool)
+        arms = "expert", "random", "base", "sft", "ppo", "rft"
         stages = (Data(**simulated), Sft(**common, seed=self.seed), Ppo(**simulated, seed=self.seed),
-                  Eval(**simulated, arms=("expert", "random", "base", "sft", "ppo")), Report(**common))
+                  Rft(**simulated, seed=self.seed), Eval(**simulated, arms=arms), Report(**common))
         for number, stage in enumerate(stages, 1):
-            print(f"[{number}/5] {type(stage).__name__.lower()}", flush=True)
+            print(f"[{number}/{len(stages)}] {type(stage).__name__.lower()}", flush=True)
             stage.check()
             stage()
         from thinkact_nb.evaluate import rates, read_table
         store = self.store()
         found = rates(read_table(store)).set_index("arm")
-        for arm, r in found.loc[["sft", "ppo"]].iterrows():
+        for arm, r in found.loc[["sft", "ppo", "rft"]].iterrows():
             print(f"{arm.upper()} success rate: {r.rate:.0%}, 95 % interval {r.low:.0%} to {r.high:.0%} "
                   f"({int(r.successes)} of {int(r.n)})")
         for sentence in findings(store)["sampled"]: print(sentence)
@@ -255,7 +256,7 @@ class Check(Common):
         if receipt["verdict"] != "passed": raise UserError("a check failed: attach receipt.json to an issue")
 
 # %% ../nbs/commands/cli.ipynb #61aeb66c
-COMMANDS = dict(env=Env, data=Data, sft=Sft, ppo=Ppo, eval=Eval, tune=Tune, report=Report, act=Act, export=Export,
+COMMANDS = dict(env=Env, data=Data, sft=Sft, ppo=Ppo, rft=Rft, eval=Eval, tune=Tune, report=Report, act=Act, export=Export,
                 demo=Demo, check=Check)
 ABOUT = "Reasoning-action robot agents: train them, measure them, watch them. Begin with `thinkact demo`."
 

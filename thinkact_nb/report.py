@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from .env import UserError, say, split_of
 from .files import NUMBER, SEAL, path_text, read_json, render, sha256, whole, write_json
-from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, adapters, fingerprint, table_file
+from .store import ADAPTER, ALGORITHMS, CONFIG, SHIPPED, Store, adapters, fingerprint, rl_arms, table_file
 from .pictures import cases, case_html, curve, data_uri, demo_video, rate_chart
 
 # %% ../nbs/09_report.ipynb #e72a31c1
@@ -50,9 +50,9 @@ def headline(
     comparisons:list[dict], # from `findings`
     arms:list[dict]
 ) -> str:
-    "The first sentence: SFT against RL if both are there, on the first level, else what is there."
-    main = [c for c in comparisons if c["a"] == "sft" and c["b"].split()[0] in ALGORITHMS]
-    if main: return main[0]["sentence"]
+    "The first sentences: SFT against each policy of RL that is there, on the first level, else what is there."
+    main = [c for c in comparisons if c["a"] == "sft" and c["b"] in rl_arms()]
+    if main: return " ".join(c["sentence"] for c in main if c["level"] == main[0]["level"])
     solved = "; ".join(f"{a['arm']}: {a['successes']} of {a['n']}" for a in arms)
     return f"No RL policy was evaluated with SFT on the same scenes yet. {solved}."
 
@@ -123,7 +123,7 @@ def _compared(table, strangers=()):
     from thinkact_nb.evaluate import compare
     there, by_level = list(table.arm.unique()), dict(list(table.groupby("level")))
     before = [(a, "sft") for a in ("base", "random", "sft-nothink")]
-    wanted = [*(("sft", a) for a in there if a.split()[0] in ALGORITHMS), *before]
+    wanted = [*(("sft", a) for a in there if a.split()[0] in rl_arms()), *before]
     pairs = [p for p in wanted if set(p) <= set(there) and p[1] not in strangers]
     out = []
     for a, b in pairs:
@@ -151,8 +151,8 @@ def _failures(table):
 def _training(store, arms):
     "The log of SFT, and those of RL that are there; on a fresh machine those of the arms come from the Hub."
     if store.hub and not lends(store):
-        for arm in {"sft", *ALGORITHMS} & set(arms): store.has(adapters()[arm], "log.json")
-    logs = {arm: read_log(store, adapters()[arm]) for arm in ("sft", *ALGORITHMS)}
+        for arm in {"sft", *rl_arms()} & set(arms): store.has(adapters()[arm], "log.json")
+    logs = {arm: read_log(store, adapters()[arm]) for arm in ("sft", *rl_arms())}
     return {a: log for a, log in logs.items() if log or a == "sft"}
 
 def study_rows(
@@ -185,7 +185,7 @@ def strangers(
 ) -> dict[str, str]: # arm of RL: what is said of it
     "Which arms of RL began from another SFT adapter than the one that the table judges."
     judged, said = set(table[table.arm == "sft"].weights), {}
-    for arm in sorted(set(ALGORITHMS) & set(table.arm)) if judged else ():
+    for arm in sorted(set(rl_arms()) & set(table.arm)) if judged else ():
         begun = store.made(f"rl/{arm}").get("sft")
         if not begun or begun in judged: continue
         said[arm] = (f"{arm} began from the SFT adapter {begun}, and sft is {', '.join(sorted(judged))} here: "
@@ -244,7 +244,7 @@ def model_card(
     base = "thinkact_nb/standin" if standin else store.profile.model
     rows = [*rates(plain).assign(task="all").to_dict("records"), *rates(plain, ("task",)).to_dict("records")]
     there = lambda algo: (store.run / "rl" / algo / "adapter_config.json").exists()
-    folder = next((f"rl/{algo}" for algo in ALGORITHMS if there(algo)), "sft")
+    folder = next((f"rl/{arm}" for arm in rl_arms() if there(arm)), "sft")
     words = ("<think>", "</think>", "<action>", "</action>", *SKILLS)
     data = ModelCardData(base_model=None if standin else base, library_name="peft", pipeline_tag="robotics",
                          tags=["robotics", "vision-language-action", "lora"])
@@ -327,8 +327,9 @@ def curves(
     "The charts of training, those that have something to show."
     drawn = {}
     for name, log in training.items():
-        wanted = [(["loss"], "loss per token")] if name == "sft" else rl_curves()
-        step = "optimizer step" if name == "sft" else "update"
+        by_update = name in ALGORITHMS
+        wanted = rl_curves() if by_update else [(["loss"], "loss per token")]
+        step = "update" if by_update else "optimizer step"
         drawn[name] = [shown for keys, label in wanted if (shown := curve(log, keys, label, step))]
     return {name: shown for name, shown in drawn.items() if shown}
 
@@ -374,7 +375,7 @@ def build_report(
     from thinkact_nb.evaluate import read_table
     found, table = findings(store), read_table(store)
     there = (store.run / "eval" / "episodes.parquet").exists()
-    wanted = [*(("sft", algo) for algo in ALGORITHMS), ("base", "sft"), ("random", "expert")]
+    wanted = [*(("sft", arm) for arm in rl_arms()), ("base", "sft"), ("random", "expert")]
     strange = strangers(store, table)
     pair = next((p for p in wanted if set(p) <= set(table.arm) and p[1] not in strange), None)
     folder = store.begin("report")
