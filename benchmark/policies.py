@@ -2,13 +2,13 @@
 
     python benchmark/policies.py
 
-The policies are those of benchmark/arms.py: SFT with and without a think, and `ppo` from there, one folder for each seed of training (`--rl`). Stopped and
-called again it goes on; what it found goes to thinkact_nb/tables/.
+The policies are those of benchmark/rft.py: SFT on 180 demonstrations, with and without a think, and what two rounds of rejection sampling make of it
+(`rft2`), one folder for each seed. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/.
 
-The plan. All write greedily about the same 306 test scenes of each level; demonstrations and RL are of L0. Before the actions of SFT and of the first seed
-of RL every kind of think is put in (`THINKS`), on every level, and on L0 each one's think before the other's action. Tests: exact McNemar on scenes of each
-seed against SFT, Holm over the seeds of a level. Whether the think matters is the difference of `own` from every other kind, in the same scenes, by task;
-all else is description."""
+The plan, written before the first run. All write greedily about the same 306 test scenes of each level; demonstrations and RL are of L0. Before the actions
+of SFT and of the first seed of RL every kind of think is put in (`THINKS`), on every level, and on L0 each one's think before the other's action. Tests:
+exact McNemar on scenes of each seed against SFT, Holm over the seeds of a level. Whether the think matters is the difference of `own` from every other kind,
+in the same scenes, by task; all else is description."""
 import json
 import shutil
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
+from sft import taught
 from thinkact_nb.env import SPLITS
 from thinkact_nb.evaluate import compare, evaluate
 from thinkact_nb.pool import SimPool
@@ -23,23 +24,30 @@ from thinkact_nb.store import Store, table_file
 from thinkact_nb.tasks import spread
 from thinkact_nb.think import THINKS, intervene, transplant
 
+ARM = "rft2"
+RL = f"rl/{ARM}"
+
 
 @dataclass
 class Settings:
     "Which policies, and how much."
-    arms: Path = Path("runs/results/arms")  # where benchmark/arms.py trained
-    sft: str = "180-340-0.005-0-en-0"    # a folder of benchmark/sft.py, beside it
-    rl: tuple[str, ...] = tuple(f"180-ppo-0.0004-16-seed{seed}" for seed in range(3))  # folders there; the first begins `ppo`
+    own: Path = Path("runs/results/rft")  # where benchmark/rft.py trained; beside it, in sft/, what it began from
+    start: int = 180                      # demonstrations
+    seeds: tuple[int, ...] = (0, 1, 2)    # of RL; the first is `rft2`
     levels: tuple[str, ...] = ("L0", "L1", "L2", "L3")
     test: int = 306                      # scenes of each level
     run: Path = Path("runs/results/policies")
 
 
+def folder(settings, seed): return settings.own / f"{settings.start}-seed{seed}"
+
+
 def gathered(settings):
     "A run folder of its own with the adapters of SFT and of the first seed of RL."
-    first = settings.arms / settings.rl[0]
-    store = Store(settings.run, Store(first).profile, seed=0)
-    sources = {"sft": first, "rl/ppo": first, "sft-nothink": settings.arms.parent / "sft" / settings.sft}
+    first = folder(settings, settings.seeds[0])
+    quiet, stage = taught(settings.own.parent / "sft", settings.start, think=False)
+    store = Store(settings.run, quiet.profile, seed=0)
+    sources = {"sft": first, RL: first, stage: quiet.run}
     for stage, source in sources.items():
         shutil.copytree(source / stage, store.run / stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints"))
     return store
@@ -55,23 +63,23 @@ def there(store, arm, scenes):
 
 def measure(settings, store, pool):
     "Every arm on the scenes of every level, and every think before the actions of two."
-    others = [f"ppo seed {seed}={settings.arms / name / 'rl' / 'ppo'}" for seed, name in enumerate(settings.rl) if seed]
+    others = [f"{ARM} seed {seed}={folder(settings, seed) / RL}" for seed in settings.seeds[1:]]
     for level in settings.levels:
         scenes = spread(settings.test, levels=(level,), seed=SPLITS["test"])
-        rows = evaluate(store, ["expert", "sft-nothink", "sft", "ppo", *others], scenes, pool, resume=True)
-        print(level, compare(rows, "sft", "ppo"), flush=True)
-        for arm in ("sft", "ppo"):
+        rows = evaluate(store, ["expert", "sft-nothink", "sft", ARM, *others], scenes, pool, resume=True)
+        print(level, compare(rows, "sft", ARM), flush=True)
+        for arm in ("sft", ARM):
             for kind in THINKS:
                 if not there(store, f"{arm}:{kind}", scenes): intervene(store, arm, kind, scenes, pool)
-        for pair in (("ppo", "sft"), ("sft", "ppo")) if level == "L0" else ():
+        for pair in ((ARM, "sft"), ("sft", ARM)) if level == "L0" else ():
             if not there(store, ">".join(pair), scenes): transplant(store, *pair, scenes, pool)
 
 
 def seeds(settings):
-    "What each seed of RL took."
-    for seed, name in enumerate(settings.rl):
-        log = pd.read_json(settings.arms / name / "rl" / "ppo" / "log.json")
-        yield dict(seed=seed, updates=len(log), minutes=round(log.filter(like="seconds_").sum().sum() / 60, 1))
+    "How many texts each seed of RL drew, and kept."
+    for seed in settings.seeds:
+        told = json.loads((table_file("rft") / f"{folder(settings, seed).name}.json").read_text(encoding="utf-8"))["told"]
+        yield dict(seed=seed, texts=sum(r["texts"] for r in told), kept=sum(sum(r["kept"].values()) for r in told))
 
 
 def main(settings: Settings):
@@ -81,7 +89,7 @@ def main(settings: Settings):
     for name in ("episodes", "interventions"):
         table = pd.read_parquet(store.run / "eval" / f"{name}.parquet")
         table.to_parquet(table_file(f"{name}.parquet"), index=False, compression="zstd")
-    for name in ("config.json", "sft/log.json", "rl/ppo/log.json"):
+    for name in ("config.json", "sft/log.json", f"{RL}/log.json"):
         file = table_file("policies") / name
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(store.run / name, file)

@@ -120,22 +120,3 @@ def test_a_table_that_is_not_made_yet_is_not_outdated(table):
     "Guard: a page that names the table of a part that nobody has run stopped with a KeyError."
     table(dict(base="dd"))
     assert list(store.outdated("tables/x.json", "tables/later.json")) == ["tables/x.json"] and store.outdated("tables/later.json") == {}
-
-
-def test_a_policy_relearns_only_what_succeeded_and_is_wholly_true(monkeypatch):
-    "Guard: a text that reached the goal by luck, with a false claim in its think, taught that claim."
-    monkeypatch.syspath_prepend(str(ROOT / "benchmark"))
-    import rft
-    from thinkact_nb.env import get_profile
-    from thinkact_nb.family import load_processor
-    from thinkact_nb.language import expert, think_of
-    from thinkact_nb.pool import SimPool
-    from thinkact_nb.reward import judge
-    from thinkact_nb.sim import make_scene
-    scene = make_scene("put_on", "L0", 3)
-    said = think_of(scene)
-    lucky = expert(scene).replace(said, re.sub(r"<loc\d\d>", "<loc01>", said, count=1))
-    failed = expert(scene).replace("pick <loc", "pick <loc0", 1)
-    true, false, none = judge([scene] * 3, [expert(scene), lucky, failed], SimPool(0), load_processor(get_profile("tiny")).tokenizer)
-    assert true.success and false.success and not none.success
-    assert [rft.is_good(episode, scene) for episode in (true, false, none)] == [True, False, False]

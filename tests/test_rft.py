@@ -1,12 +1,14 @@
 "Rejection sampling keeps what is good, goes on where it was cut off, on another machine too, and tells its rounds apart."
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +19,12 @@ import hub as loopback
 from thinkact_nb import cli, rft
 from thinkact_nb.data import make_dataset
 from thinkact_nb.env import UserError, get_profile
-from thinkact_nb.pool import SimPool
+from thinkact_nb.family import load_processor
+from thinkact_nb.language import claims, expert, think_of
+from thinkact_nb.pool import SimPool, run_episode
 from thinkact_nb.report import findings
+from thinkact_nb.reward import judge
+from thinkact_nb.sim import SceneKey, make_scene, parse_output
 from thinkact_nb.store import SHIPPED, Store
 
 SMALL = replace(get_profile('tiny'), sft_batch=4, sft_micro_batch=4, rl_batch=8, max_new_tokens=60)
@@ -57,9 +63,6 @@ class Counting(SimPool):
 
 
 def test_what_is_kept_solves_its_scene_and_claims_nothing_false(begun):
-    from thinkact_nb.language import claims
-    from thinkact_nb.pool import run_episode
-    from thinkact_nb.sim import SceneKey, make_scene, parse_output
     parts = list(rft.part_names(begun.made('rl/rft')))
     kept = [row for part in parts for row in rows(begun, part)]
     earned = rft.yields(begun, parts)
@@ -67,6 +70,19 @@ def test_what_is_kept_solves_its_scene_and_claims_nothing_false(begun):
     for row in kept:
         scene, said = make_scene(*SceneKey(row['task'], row['level'], row['seed'])), parse_output(row['output'])
         assert run_episode((scene, said.program)).success and all(claim.true for claim in claims(said.think, scene)) and row['instruction'] == scene.instruction
+
+
+def test_a_text_that_reached_its_goal_by_luck_is_not_kept():
+    "Guard: a text with a false claim in its think, which succeeded all the same, taught that claim."
+    scene = make_scene('put_on', 'L0', 3)
+    said = think_of(scene)
+    lucky = expert(scene).replace(said, re.sub(r'<loc\d\d>', '<loc01>', said, count=1))
+    failed = expert(scene).replace('pick <loc', 'pick <loc0', 1)
+    true, false, none = judge([scene] * 3, [expert(scene), lucky, failed], SimPool(0), load_processor(SMALL).tokenizer)
+    assert true.success and false.success and not none.success
+    assert [rft.is_good(episode) for episode in (true, false, none)] == [True, False, False]
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert rft.own_row(scene, image, [none, false]) is None and rft.own_row(scene, image, [none, false, true])['output'] == expert(scene)
 
 
 def test_cut_off_between_parts_it_draws_the_same(begun, store):

@@ -6,7 +6,7 @@
 __all__ = ['POLICIES', 'PAIR', 'PROTOCOL', 'BY', 'Policy', 'FirstLook', 'look_by_look', 'random_output', 'arm_names', 'name_of',
            'check_arms', 'checked_adapter', 'adapter_of', 'model_policy', 'policy_of', 'protocol', 'first_looks', 'act',
            'read_episodes', 'read_table', 'keep_rows', 'evaluate', 'rates', 'check_one', 'detectable', 'Comparison',
-           'paired', 'mean_interval', 'compare', 'compare_all', 'noise_floor']
+           'paired', 'mean_interval', 'compare', 'rl_of', 'compare_all', 'noise_floor']
 
 # %% ../nbs/07_eval.ipynb #f824d09c
 import re
@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 from . import __version__
 from .env import UserError, check_name, check_seed, renderer, say
 from .files import SEAL, disk_fault, located, path_text, read_parquet, whole
-from .store import ADAPTER, PACKAGE, SHIPPED, TURNS_FILE, Store, adapters, fingerprint, foreign
+from .store import (ADAPTER, PACKAGE, SHIPPED, TURNS_FILE, Store, adapters, fingerprint, foreign,
+                               rl_arms)
 from .sim import INNER, Program, Scene, Step, render_output, to_bins
 from .pool import SimPool
 from .language import expert
@@ -446,6 +447,13 @@ def compare(
     p = mcnemar([[(x & y).sum(), only_a], [only_b, (~x & ~y).sum()]], exact=True).pvalue
     return Comparison(a, b, n, int(x.sum()), int(y.sum()), only_a, only_b, float(change.mean()), *map(float, interval),
                       min(1., float(p)), detectable(n, (only_a + only_b) / n))
+
+def rl_of(
+    table:pd.DataFrame # of episodes
+) -> str | None: # None: no policy of RL is in it
+    "Which policy of RL a table is first asked about: the first of `rl_arms` that is there."
+    return next((arm for arm in rl_arms() if arm in set(table.arm)), None)
+
 
 # %% ../nbs/07_eval.ipynb #8dcc25ea
 def compare_all(

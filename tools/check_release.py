@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT/'.release'
 NEEDED = ('thinkact_nb/templates/report.html', 'thinkact_nb/templates/style.css', 'thinkact_nb/standin/model.safetensors',
-          'thinkact_nb/standin/run/rl/ppo/adapter_model.safetensors', 'thinkact_nb/standin/turns/adapter_model.safetensors', 'thinkact_nb/tables/episodes.parquet', 'thinkact_nb/cli.py')
+          'thinkact_nb/standin/run/rl/ppo/adapter_model.safetensors', 'thinkact_nb/standin/run/rl/rft/adapter_model.safetensors', 'thinkact_nb/standin/turns/adapter_model.safetensors', 'thinkact_nb/tables/episodes.parquet', 'thinkact_nb/cli.py')
 UNWANTED = ('nbs/', 'runs/', 'tests/', 'tools/')
 LIMIT = 20e6  # bytes
 ASKED = (['--version'], ['--help'], ['data', '--n', '2', '--profile', 'tiny', '--tasks', 'put_on', '--run', 'run'],

@@ -19,7 +19,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from thinkact_nb.evaluate import compare, rates
 from thinkact_nb.pictures import chart
-from thinkact_nb.store import ALGORITHMS, SHIPPED, outdated, outdated_note, table_file
+from thinkact_nb.store import SHIPPED, outdated, outdated_note, rl_arms, table_file
 from thinkact_nb.think import claim_table
 
 HERE = Path(__file__).parent
@@ -36,17 +36,19 @@ PAGES = {  # template, and where its links begin
 def named(arm, first):
     "What a policy is called: its kind and its seed of training, the first one's where the arm does not say."
     kind, _, seed = arm.partition(' seed ')
-    return f'{kind.upper() if kind.isalpha() else kind}, seed {seed or first}'
+    rounds = f', {kind[-1]} rounds' if kind[-1].isdigit() else ''
+    kind = kind.rstrip('0123456789')
+    return f'{kind.upper() if kind.isalpha() else kind}{rounds}, seed {seed or first}'
 
 
-def of_run(table, config, updates, minutes):
-    "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons. Minutes are of each seed."
-    rl = [arm for arm in table.arm.unique() if arm.split()[0] in ALGORITHMS]
+def of_run(table, config, episodes):
+    "A run as the front page tells it: what it was trained with, and each level with SFT, every RL policy and their comparisons."
+    rl = [arm for arm in table.arm.unique() if arm.split()[0] in rl_arms()]
     found = rates(table, ['level']).set_index(['level', 'arm']).to_dict('index')
     levels = [dict(name=level, n=len(rows[rows.arm == 'sft']), sft=found[level, 'sft'],
                    rl=[dict(found[level, arm], arm=arm, name=named(arm, config['seed']), compared=compare(rows, 'sft', arm)) for arm in rl]) for level, rows in table.groupby('level')]
     profile = config['profile']
-    return dict(demonstrations=profile['demonstrations'], episodes=updates*profile['rl_batch'], minutes=minutes, rl=rl, levels=levels)
+    return dict(demonstrations=profile['demonstrations'], episodes=episodes, rl=rl, levels=levels)
 
 
 def places_true(table, arm): return claim_table(table[table.arm == arm]).set_index('kind').true['place']
@@ -56,12 +58,13 @@ def runs(shipped=SHIPPED):
     "The demo's run, the policies that were judged on every level, the arms of what_pays and the loop of turns."
     read = lambda file: json.loads(file.read_text(encoding='utf-8'))
     log = read(shipped/'rl'/'ppo'/'log.json')
-    demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), read(shipped/'config.json'), len(log), [])
+    config = read(shipped/'config.json')
+    demo = of_run(pd.read_parquet(shipped/'eval'/'episodes.parquet'), config, len(log)*config['profile']['rl_batch'])
     table, seeds = pd.read_parquet(table_file('episodes.parquet')), read(table_file('policies')/'seeds.json')
-    judged = of_run(table, read(table_file('policies')/'config.json'), seeds[0]['updates'], [seed['minutes'] for seed in seeds])
+    judged = of_run(table, read(table_file('policies')/'config.json'), seeds[0]['texts'])
     first = table[table.level == judged['levels'][0]['name']]
     nothink = rates(first).set_index('arm').rate['sft-nothink']
-    judged |= dict(places={arm: places_true(first, arm) for arm in ('sft', 'ppo')}, nothink=nothink)
+    judged |= dict(places=[places_true(first, arm) for arm in ('sft', judged['rl'][0])], nothink=nothink)
     arms = of_arms()
     return dict(demo=demo, judged=judged, arms=[*arms, *of_own()], loop_run=of_loop(), rl=of_starts(demo, arms), rl_turns=of_turns(),
                 outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
@@ -90,24 +93,26 @@ def of_arms():
 
 
 def of_own():
-    "What learning its own successes adds, over its seeds: the last round that every seed has."
-    runs = kept_runs('rft')
-    if not runs: return []
-    last = min(len(run['told']) for run in runs) - 1
-    told = [run['told'][last] for run in runs]
-    differences = [round_['compared']['difference'] for round_ in told]
-    first = told[0]['compared']
-    found = over_seeds(differences) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
-    solved = [round_['compared']['b_successes'] for round_ in told]
-    return [found | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:last + 1]), a_successes=first['a_successes'],
-                         n=first['n'], solved=solved, ps=[round_['compared']['p'] for round_ in told])]
+    "What learning its own successes adds: of each start the last round that every seed of it has, over its seeds."
+    starts = {}
+    for run in kept_runs('rft'): starts.setdefault(run['start'], []).append(run)
+    return [of_round(runs, min(len(run['told']) for run in runs)) for _, runs in sorted(starts.items())]
+
+
+def of_round(runs, rounds):
+    "What so many rounds add, over seeds; of one seed, over its scenes."
+    told = [run['told'][rounds - 1]['compared'] for run in runs]
+    first = told[0]
+    found = over_seeds([c['difference'] for c in told]) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
+    return found | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:rounds]), a_successes=first['a_successes'],
+                        n=first['n'], solved=[c['b_successes'] for c in told], ps=[c['p'] for c in told])
 
 
 def of_starts(demo, arms):
     "What RL adds to SFT on so many demonstrations: the runs of what_pays that were trained with several seeds; the demo's, if there are none."
     compared = demo['levels'][0]['rl'][0]['compared']
     first = dict(start=demo['demonstrations'], how='ppo', difference=compared.difference, low=compared.low, high=compared.high, seeds=1)
-    return [*(dict(run, how='ppo') for run in arms if run['arm'] == 'ppo' and run['seeds'] > 1), *of_own()] or [first]
+    return [*(dict(run, how='ppo') for run in arms if run['arm'] == 'ppo' and run['seeds'] > 1), *(run for run in of_own() if run['seeds'] > 1)] or [first]
 
 
 def of_turns():

@@ -12,7 +12,8 @@ from thinkact_nb.files import read_seal, seal
 from thinkact_nb.store import SHIPPED
 
 FILES = dict(sft=("adapter_config.json", "adapter_model.safetensors", "log.json"),
-             **{"rl/ppo": ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "log.json")})
+             **{"rl/ppo": ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "log.json"),
+                "rl/rft": ("adapter_config.json", "adapter_model.safetensors", "log.json")})
 
 
 @dataclass
