@@ -17,7 +17,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results gpu-check export test mutants soak test-lerobot test-browser test-space test-colab test-tabs release-check site space bench notebooks standin standin-check clean
+.PHONY: help setup demo results gpu-check export test test-long mutants soak test-lerobot test-browser test-space test-colab test-tabs release-check site space bench notebooks standin standin-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,7 +56,10 @@ test: $(READY) ## linter, notebooks and package in step, README, site and its li
 	$(BIN)/python tools/build_site.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py --check --fast
 	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(TIMEOUT) $(BIN)/nbdev_test --n_workers 2 --skip_file_re "$$($(BIN)/python tools/run_notebooks.py --names)" || { s=$$?; [ $$s -ne 124 ] || echo "nbdev_test: not done after $(NB_TIMEOUT) s" >&2; exit $$s; }
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long" tests
+
+test-long: $(READY) ## the tests that take minutes each: trainings killed again and again, bandits, processes that share a training
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m long tests
 
 mutants: $(READY) ## a line of science code changed at a time: would a test notice? Up to half an hour; ARGS="--only NAME" or --resume
 	$(BIN)/python tools/mutants.py $(ARGS)

@@ -482,7 +482,7 @@ def bandit(algo, folder, updates, reward, rate=3e-3, **settings):
     return trainer, history
 
 
-@pytest.mark.parametrize('algo, updates', [('ppo', 20), ('grpo', 16), ('rloo', 16)])
+@pytest.mark.parametrize('algo, updates', [pytest.param('ppo', 20, marks=pytest.mark.long), ('grpo', 16), pytest.param('rloo', 16, marks=pytest.mark.long)])
 def test_bandit_is_solved(algo, updates, tmp_path):
     "One text per picture and a critic that starts at zero take PPO longer than four texts that are each other's baseline."
     trainer, history = bandit(algo, tmp_path, updates, lambda right: 2*right - 1)

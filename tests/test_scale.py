@@ -63,6 +63,7 @@ def test_ppo_of_two_processes_resumes(runs):
     assert all((a[k] == b[k]).all() for k in a) and any(a[k].any() for k in a if 'lora_B' in k)
 
 
+@pytest.mark.long
 def test_ppo_on_turns_of_two_processes_resumes(tmp_path):
     "Each process plays its own episodes; one update and one more are two."
     from launched import PROFILE

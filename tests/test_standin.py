@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -25,6 +26,7 @@ def ended(process):
     assert not process.returncode, said[-2000:]
 
 
+@pytest.mark.long
 def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path):
     "Guard: `Run.keep` and `Run.again`, and batches drawn from the number of the step. NF4 begins after the kill, in both stages at step 3 of 4."
     whole, broken = tmp_path/'whole', tmp_path/'broken'
