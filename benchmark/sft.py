@@ -82,7 +82,8 @@ def taught(run, n, steps=0, rate=RATE, dropout=0., lang="en", seed=0, think=True
     """The SFT from which others begin, in a folder below `run` named after what decides it: made if it is not there, gone on with if it was cut off.
     Its store and its stage. Raises `UserError` if what is there was made otherwise."""
     steps = steps or STEPS[n > 900]
-    store = Store(run / f"{n}-{steps}-{rate:g}-{dropout:g}-{lang}-{seed}", replace(PROFILES["tiny"], demonstrations=n, sft_learning_rate=rate), seed=0)
+    profile = replace(PROFILES["tiny"], demonstrations=n, sft_learning_rate=rate, sft_epochs=18)  # steps are asked for, so passes decide nothing
+    store = Store(run / f"{n}-{steps}-{rate:g}-{dropout:g}-{lang}-{seed}", profile, seed=0)
     if not store.has("data"):
         make_dataset(n, store.begin("data"), SimPool(0), seed=SPLITS["train"], lang=lang)
         store.push("data")

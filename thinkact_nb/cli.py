@@ -256,8 +256,8 @@ class Check(Common):
         if receipt["verdict"] != "passed": raise UserError("a check failed: attach receipt.json to an issue")
 
 # %% ../nbs/commands/cli.ipynb #61aeb66c
-COMMANDS = dict(env=Env, data=Data, sft=Sft, ppo=Ppo, rft=Rft, eval=Eval, tune=Tune, report=Report, act=Act, export=Export,
-                demo=Demo, check=Check)
+COMMANDS = dict(env=Env, data=Data, sft=Sft, ppo=Ppo, rft=Rft, eval=Eval, tune=Tune, report=Report, act=Act,
+                export=Export, demo=Demo, check=Check)
 ABOUT = "Reasoning-action robot agents: train them, measure them, watch them. Begin with `thinkact demo`."
 
 def check_flags(

@@ -170,6 +170,11 @@ def sft_stage(
     "Where an adapter goes."
     return beside.stage if beside else "sft" if think else "sft-nothink"
 
+def _rows(store, strict, fits, beside):
+    "The run's demonstrations and what is learned beside them."
+    files = store.require("data", "train.parquet") / "train.parquet", *(beside.files if beside else ())
+    return concatenate_datasets([read_dataset(file, strict, fits) for file in files])
+
 # %% ../nbs/04_sft.ipynb #2d7b9a6f
 def make_trainer(
     store:Store,
@@ -188,10 +193,7 @@ def make_trainer(
     "TRL's trainer on the run's demonstrations. Raises `UserError` if there are none."
     if stream and steps < 1: raise UserError("a stream has no end: say how many --steps")
     fits = texts_fit(store.profile)
-    if stream: demonstrations = stream_dataset(stream, seed, fits)
-    else:
-        files = store.require("data", "train.parquet") / "train.parquet", *(beside.files if beside else ())
-        demonstrations = concatenate_datasets([read_dataset(file, strict, fits) for file in files])
+    demonstrations = stream_dataset(stream, seed, fits) if stream else _rows(store, strict, fits, beside)
     seed_all(seed)
     columns = () if stream else demonstrations.column_names
     shown = {name: demonstrations.unique(name) if name in columns else known
