@@ -6,7 +6,7 @@
 __all__ = ['POLICIES', 'PAIR', 'PROTOCOL', 'BY', 'Policy', 'FirstLook', 'look_by_look', 'random_output', 'arm_names', 'name_of',
            'check_arms', 'checked_adapter', 'adapter_of', 'model_policy', 'policy_of', 'protocol', 'first_looks', 'act',
            'read_episodes', 'read_table', 'keep_rows', 'evaluate', 'rates', 'check_one', 'detectable', 'Comparison',
-           'paired', 'mean_interval', 'compare', 'rl_of', 'compare_all', 'noise_floor']
+           'paired', 'mean_interval', 'compare', 'rl_of', 'compare_all', 'noise_floor', 'over_seeds']
 
 # %% ../nbs/07_eval.ipynb #f824d09c
 import re
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Callable, NamedTuple
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import binom, bootstrap
+from scipy.stats import binom, bootstrap, sem, t
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -479,3 +479,12 @@ def noise_floor(
     one, two = fresh(), fresh()
     other_texts, other_ends = int((one.output != two.output).sum()), int((one.success != two.success).sum())
     return dict(scenes=len(scenes), texts=other_texts, discordant=other_ends)
+
+# %% ../nbs/07_eval.ipynb #aab87390
+def over_seeds(
+    differences # one per training
+) -> tuple[float, float, float]: # their mean, from, to
+    "The mean over trainings that differ in their seed, with a 95 % t interval that takes trainings as units."
+    mean = float(np.mean(differences))
+    if len(differences) < 2: return mean, -1., 1.
+    return mean, *map(float, t.interval(.95, len(differences) - 1, mean, sem(differences)))

@@ -10,14 +10,12 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
-from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from thinkact_nb.evaluate import compare, rates
+from thinkact_nb.evaluate import compare, over_seeds, rates
 from thinkact_nb.pictures import chart
 from thinkact_nb.store import SHIPPED, outdated, outdated_note, rl_arms, table_file
 from thinkact_nb.think import claim_table
@@ -75,11 +73,10 @@ def kept_runs(folder):
     return [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file(folder).glob('*.json'))]
 
 
-def over_seeds(differences):
-    "The mean of trainings that differ in their seed, with a t interval that takes seeds as units."
-    mean = float(np.mean(differences))
-    low, high = stats.t.interval(.95, len(differences) - 1, mean, stats.sem(differences))
-    return dict(difference=mean, low=float(low), high=float(high), seeds=len(differences))
+def seeds_together(differences):
+    "What trainings gained that differ in their seed."
+    mean, low, high = over_seeds(differences)
+    return dict(difference=mean, low=low, high=high, seeds=len(differences))
 
 
 def of_arms():
@@ -87,7 +84,7 @@ def of_arms():
     groups = {}
     for run in [run for folder in ('arms', 'arms_more', 'arms_900', 'rivals') for run in kept_runs(folder)]:
         if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
-    told = lambda runs: over_seeds([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
+    told = lambda runs: seeds_together([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
     return [runs[0] | told(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
             for (_, _, updates), runs in sorted(groups.items())]
 
@@ -103,7 +100,7 @@ def of_round(runs, rounds):
     "What so many rounds add, over seeds; of one seed, over its scenes."
     told = [run['told'][rounds - 1]['compared'] for run in runs]
     first = told[0]
-    found = over_seeds([c['difference'] for c in told]) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
+    found = seeds_together([c['difference'] for c in told]) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
     return found | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:rounds]), a_successes=first['a_successes'],
                         n=first['n'], solved=[c['b_successes'] for c in told], ps=[c['p'] for c in told])
 
@@ -118,7 +115,7 @@ def of_starts(demo, arms):
 def of_turns():
     "What RL on turns adds to SFT on turns, over its seeds."
     found = kept_runs('loop_rl')
-    return over_seeds([run['compared']['difference'] for run in found])
+    return seeds_together([run['compared']['difference'] for run in found])
 
 
 def of_loop():
