@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from thinkact_nb import algorithms, ledger, sft, trainer, turn_rl
+from thinkact_nb import algorithms, ledger, rft, sft, trainer, turn_rl
 from thinkact_nb.env import Stopped, get_profile
 from thinkact_nb.store import Store
 from thinkact_nb.pool import SimPool
@@ -51,6 +51,12 @@ def train_turns(run, how):
     with SimPool(0) as pool: turn_rl.train_turns(Store(run, PROFILE), pool, updates=int(how), resume=True)
 
 
+def train_rft(run, how):
+    "A round of six scenes in three parts, and two steps."
+    store = Store(run, replace(PROFILE, sft_batch=4, sft_micro_batch=2, max_new_tokens=60))
+    with SimPool(0) as pool: rft.train_rft(store, pool, rft.drawn_with(store, scenes=6, texts=8, tasks=('put_on',)), steps=2, every=2, validation=2)
+
+
 if __name__ == '__main__':
     job, run, how = sys.argv[1:]
-    dict(sft=lambda: train_sft(run, int(how)), ppo=lambda: train_ppo(run, how), turns=lambda: train_turns(run, how))[job]()
+    dict(sft=lambda: train_sft(run, int(how)), ppo=lambda: train_ppo(run, how), turns=lambda: train_turns(run, how), rft=lambda: train_rft(run, how))[job]()

@@ -1,6 +1,7 @@
 "More machines and more processes give what one gives."
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from thinkact_nb import data, sim
-from thinkact_nb.store import Store
+from thinkact_nb.store import SHIPPED, Store
 from thinkact_nb.model import load_model
 from thinkact_nb.pool import SimPool
 from thinkact_nb.tasks import spread
@@ -105,3 +106,16 @@ def test_ray_gives_what_one_process_gives_also_when_a_node_dies(monkeypatch):
             pool._schedule = kill
             assert outcomes(pool, scenes) == expected and len(asked) >= 30
     finally: cluster.shutdown()
+
+
+def test_rejection_sampling_of_two_processes_draws_what_one_draws(tmp_path):
+    "Each process draws some parts; then both learn all of them."
+    runs = [tmp_path/'one', tmp_path/'two']
+    for run in runs:
+        data.make_dataset(8, run/'data', SimPool(0), ('put_on',))
+        shutil.copytree(SHIPPED/'sft', run/'sft')
+    launch('rft', runs[0], 1, processes=1)
+    launch('rft', runs[1], 1)
+    drawn = [[pd.read_parquet(file).output.tolist() for file in sorted(run.glob('own/*/train.parquet'))] for run in runs]
+    assert len(drawn[0]) == 3 and drawn[0] == drawn[1] and sum(map(len, drawn[0])) > 0
+    assert (runs[1]/'rl/rft/adapter_model.safetensors').exists() and Store(runs[1]).made('rl/rft')['scenes'] == 6

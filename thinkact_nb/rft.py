@@ -9,8 +9,9 @@ __all__ = ['TEXTS', 'COUNTED', 'is_good', 'own_row', 'drawn_with', 'part_names',
 # %% ../nbs/reinforce/rft.ipynb #0f7a0005
 from dataclasses import asdict, replace
 import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
+from accelerate import PartialState
 from tqdm.auto import tqdm
-from .env import RL_SEEDS, SPLITS, UserError, check_seed
+from .env import RL_SEEDS, SPLITS, UserError, check_seed, processes, rank
 from .files import differs, path_text, read_json, write_json
 from .store import ADAPTER, ROUNDS, fingerprint
 from .checkpoints import Store
@@ -22,7 +23,7 @@ from .data import as_row, rows_schema
 from .family import load_processor
 from .model import free_memory, load_model
 from .sft import Beside, sft_made_with, train_sft
-from .train import on_first_rank
+from .train import alone, on_first_rank
 from .reward import Episode, rollout
 from .trainer import SEED_SCENES
 
@@ -91,12 +92,13 @@ def draw(
     resume:bool=False,   # True: take the parts that are there
     batch:int=None       # texts written at once; None: the profile's
 ) -> list[str]: # the parts
-    "Let the policy of the round before draw texts, and keep the good ones. Raises `UserError`."
+    "Let the policy of the round before draw texts, each process some parts, and keep the good ones. Raises `UserError`."
+    if not alone(): PartialState()  # the processes find each other
     profile = replace(store.profile, eval_batch=batch or store.profile.eval_batch)
     parts, policy = part_names(drawn), None
     begin = SPLITS["rl"] + drawn["draw_seed"] * SEED_SCENES + (drawn["round"] - 1) * drawn["scenes"]
     scenes = spread(drawn["scenes"], drawn["tasks"], drawn["levels"], begin)
-    for stage, first in tqdm(parts.items(), "draw", unit="part"):
+    for stage, first in tqdm(list(parts.items())[rank()::processes()], "draw", unit="part"):
         if resume and store.has(stage, tell=False):
             other = differs(store.made(stage), drawn)
             if not other: continue
@@ -112,7 +114,7 @@ def draw(
         store.push(stage, settings=drawn)
     del policy
     free_memory()
-    return list(parts)
+    return on_first_rank(lambda: list(parts))  # when all are drawn
 
 # %% ../nbs/reinforce/rft.ipynb #0f7a0024
 COUNTED = [dict(task=str, texts=int, succeeded=int, good=int, kept=int)]
@@ -170,6 +172,6 @@ def train_rft(
 ) -> pd.DataFrame: # as `train_sft` has it
     "A round of rejection sampling; the adapter goes to `rl/rft/`, that of the second round to `rl/rft2/`."
     steps = steps or steps_of_sft(store)
-    on_first_rank(lambda: draw(store, pool, drawn, resume, batch))
+    draw(store, pool, drawn, resume, batch)
     settings |= dict(steps=steps, patience=patience, beside=beside_of(store, drawn))
     return train_sft(store, drawn["draw_seed"], resume, **settings)
