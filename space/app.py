@@ -20,7 +20,7 @@ from thinkact_nb.world import World
 
 RUN, HUB = os.environ.get('THINKACT_RUN', ''), os.environ.get('THINKACT_HUB')
 STORE = Store(RUN or tempfile.mkdtemp(), None if RUN else PROFILES['tiny'], hub=HUB, shipped=True)
-POLICIES = {'PPO': 'ppo', 'SFT': 'sft'}
+POLICIES = {'PPO': 'ppo', 'rejection sampling': 'rft', 'SFT': 'sft'}
 PICTURE, FILM = 384, 320  # pixels per side
 COLOURS = {'true': '#2e9e5b', 'false': '#d64545'}
 POOL = SimPool(0)

@@ -60,7 +60,7 @@ RIVALS = tuple(f"--updates 16 --arm {arm}" for arm in ("grpo", "rloo", "ppo+cred
 PARTS = {
     "standin-check": Part(("standin/check.json",), ("base",), 20, (("tools/check_standin.py --out thinkact_nb/standin/check.json",),), "03 model/standin"),
     "demo": Part(("standin/run",), LOOKS, 30, (("thinkact demo --run {run}/demo --resume",), ("tools/ship_demo.py --run {run}/demo",)),
-                 "index 04 05 reinforce/ledger 06 reinforce/trainer 07 09"),
+                 "index start 04 05 reinforce/ledger 06 reinforce/trainer 07 09"),
     "sft": Part(("tables/sft.json",), LOOKS, 35, (tuple(f"{run} --run {{run}}/sft" for run in sft(0, 180, 900)),), "04 reinforce/what_pays"),
     "sft_more": Part(("tables/sft_more.json",), LOOKS, 140, (tuple(f"{run} --run {{run}}/sft --out thinkact_nb/tables/sft_more.json" for run in (*sft(0, 90, 300, 2700), *sft(1, 90, 180, 300, 900, 2700))),),
                      "04 reinforce/what_pays"),
@@ -70,7 +70,7 @@ PARTS = {
     "arms_more": Part(("tables/arms_more",), LOOKS, 150, (arms(*SEEDS, "--seed 0 --mean --sampled 2"),), "reinforce/what_pays measure/results"),
     "arms_900": Part(("tables/arms_900",), LOOKS, 75, (arms(*(f"--start 900 {arm}" for arm in ("--updates 16 --seed 0", *SEEDS))),), "reinforce/what_pays measure/results"),
     "rivals": Part(("tables/rivals",), LOOKS, 100, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
-    "rft": Part(("tables/rft",), LOOKS, 150, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
+    "rft": Part(("tables/rft",), LOOKS, 150, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/rft reinforce/what_pays measure/results"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 150, (("benchmark/study.py --run {run}/demo",),), "08 09", ("demo",)),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 60,
                      (("benchmark/policies.py --own {run}/rft --run {run}/policies",),), "index 07 measure/think show/pictures 09 commands/stages", ("rft",)),
