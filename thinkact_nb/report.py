@@ -348,9 +348,13 @@ def answers(
         own, none, oracle = (put_in.get(f"{arm}:{kind}") for kind in ("own", "none", "oracle"))
         reach = lambda r: f"{r['successes']} ({percent(r['low'])} to {percent(r['high'])})"
         best = f", {reach(oracle)} with an oracle's" if oracle else ""
-        hangs = (f"Of {own['n']} scenes {arm} solves {reach(own)} with its own think, {reach(none)} with none{best}.")
+        verdict = "Yes." if own["low"] > none["high"] else "Not shown."
+        hangs = (f"{verdict} Of {own['n']} scenes {arm} solves {reach(own)} with its own think, {reach(none)} with none{best}.")
     truer = " ".join(found["thinks"][:2])
-    return [("Does RL help?", found["headline"]), ("Does the act hang on the think?", hangs),
+    gains = [c for c in found["comparisons"] if c["a"] == "sft" and c["b"] in rl_arms()]
+    worse = gains and all(c["high"] < 0 for c in gains)
+    helps = "Yes. " if any(c["low"] > 0 for c in gains) else "No, it harms. " if worse else "Not shown. " * bool(gains)
+    return [("Does RL help?", helps + found["headline"]), ("Does the act hang on the think?", hangs),
             ("Are thinks truer after RL?", truer)]
 
 # %% ../nbs/09_report.ipynb #caa5e9c8
