@@ -349,7 +349,8 @@ def answers(
         reach = lambda r: f"{r['successes']} ({percent(r['low'])} to {percent(r['high'])})"
         best = f", {reach(oracle)} with an oracle's" if oracle else ""
         verdict = "Yes." if own["low"] > none["high"] else "Not shown."
-        hangs = (f"{verdict} Of {own['n']} scenes {arm} solves {reach(own)} with its own think, {reach(none)} with none{best}.")
+        hangs = (f"{verdict} Of {own['n']} scenes {arm} solves {reach(own)} with its own think, "
+                 f"{reach(none)} with none{best}.")
     truer = " ".join(found["thinks"][:2])
     gains = [c for c in found["comparisons"] if c["a"] == "sft" and c["b"] in rl_arms()]
     worse = gains and all(c["high"] < 0 for c in gains)
