@@ -98,7 +98,7 @@ def draw(
     resume:bool=False,   # True: take the parts that are there
     batch:int=None       # texts written at once; None: the profile's
 ) -> list[str]: # the parts
-    "Let the policy of the round before draw texts, each process some parts, and keep the good ones. Raises `UserError`."
+    "Draw texts with the policy of the round before, each process some parts, and keep the good. Raises `UserError`."
     if not alone(): PartialState()  # the processes find each other
     profile = replace(store.profile, eval_batch=batch or store.profile.eval_batch)
     parts, policy = part_names(drawn), None
@@ -141,7 +141,7 @@ def beside_of(
 ) -> Beside:
     "What a round learns beside the demonstrations: the good texts of all rounds so far. Raises `UserError` if none is."
     before = [store.made(of_round(number)) for number in range(1, drawn["round"])]
-    if not all(before): raise UserError("a round before does not say what it learned: make it again with `thinkact rft`")
+    if not all(before): raise UserError("a former round does not say what it learned: run `thinkact rft` again")
     parts = [part for made in (*before, drawn) for part in part_names(made)]
     files = [store.require(part, "train.parquet") / "train.parquet" for part in parts]
     files = [file for file in files if pq.read_metadata(file).num_rows]
