@@ -339,19 +339,19 @@ def test_the_first_command_of_the_readme_needs_no_run(tmp_path):
     done = thinkact('act', '--task', 'put_on', '--seed', '7', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "so the stand-in's that comes with thinkact_nb" in done.stdout + done.stderr
-    assert 'policy       ppo' in done.stdout and 'action       pick' in done.stdout
+    assert 'policy       rft' in done.stdout and 'action       pick' in done.stdout
 
 
 def test_what_comes_with_the_package_is_acted_evaluated_exported_and_reported(tmp_path):
     "Guard: `act` took the shipped policy, and whoever then wanted to measure or export it was told to train one first."
     for words, said in ((['report', '--no-video'], 'index.html'),
-                        (['eval', '--n', '2', '--tasks', 'put_on'], 'ppo '),
+                        (['eval', '--n', '2', '--tasks', 'put_on'], 'rft '),
                         (['act', '--task', 'put_on', '--seed', '7', '--arm', 'sft'], 'policy       sft'),
                         (['export', '--to', 'merged', '--out', 'made'], 'made')):
         done = thinkact(*words, cwd=tmp_path)
         assert done.returncode == 0 and said in done.stdout, (words, done.stdout, done.stderr)
         told = [line for line in done.stderr.splitlines() if 'comes with thinkact_nb' in line or "of the stand-in's demo run" in line]
-        assert len(told) == (2 if words[0] == 'eval' else 1), done.stderr  # one line for each adapter
+        assert len(told) == (3 if words[0] == 'eval' else 1), done.stderr  # one line for each adapter
     assert (tmp_path/'made'/'model.safetensors').exists()
     refused(thinkact('eval', '--arms', 'sft', '--run', 'typo', cwd=tmp_path), 'no run in typo')
     assert not (tmp_path/'typo').exists()
