@@ -113,7 +113,7 @@ def test_a_run_that_is_whole_is_read(run, capfd):
     cli.main(['report', '--run', str(run), '--no-video'])
     assert (run/'report/index.html').exists()
     made = json.loads((run/'report/report.json').read_text(encoding='utf-8'))
-    assert made['costs'] and made['interventions'] and made['study'] and set(made['training']) == {'sft', 'ppo'}
+    assert made['costs'] and made['interventions'] and made['study'] and set(made['training']) == {'sft', 'ppo', 'rft'}
 
 
 @pytest.mark.parametrize('way', (truncated, emptied, garbled), ids=lambda way: way.__name__)

@@ -50,6 +50,7 @@ def runs(tmp_path_factory):
     return {name: store.run/'rl'/'ppo' for name, store in out.items()}
 
 
+@pytest.mark.long
 def test_ppo_of_two_processes_counts_the_episodes_of_both(runs):
     table, log = pd.read_parquet(runs['whole']/'rollouts.parquet'), json.loads((runs['whole']/'log.json').read_text(encoding='utf-8'))
     assert table['update'].value_counts().to_dict() == {1: 16, 2: 16, 3: 16} and not table.duplicated(['task', 'seed']).any()
@@ -57,6 +58,7 @@ def test_ppo_of_two_processes_counts_the_episodes_of_both(runs):
         for name in ('success', 'reward', 'parsed', 'think_tokens'): assert row[name] == pytest.approx(episodes[name].mean(), abs=1e-6)
 
 
+@pytest.mark.long
 def test_ppo_of_two_processes_resumes(runs):
     whole, killed = (pd.read_parquet(folder/'rollouts.parquet') for folder in runs.values())
     pd.testing.assert_frame_equal(whole, killed)

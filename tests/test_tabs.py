@@ -99,7 +99,7 @@ def test_a_page_that_did_not_train_shows_what_comes_with_the_package_and_says_so
 def test_a_report_of_ones_own_episodes_shows_no_log_of_the_demo(tmp_path):
     "Guard: on a fresh machine the episodes came from the Hub, and beside them stood the training and the sampled rates of the stand-in's demo run."
     store = Store(tmp_path/'run', get_profile('tiny'), shipped=True)
-    assert set(findings(store)['training']) == {'sft', 'ppo'} and findings(store)['decodings']  # all of it is the demo's
+    assert set(findings(store)['training']) == {'sft', 'ppo', 'rft'} and findings(store)['decodings']  # all of it is the demo's
     shutil.copytree(SHIPPED/'eval', store.run/'eval')
     found = findings(store)
     assert (found['training'], found['decodings'], found['costs']) == ({'sft': []}, [], [])

@@ -321,6 +321,7 @@ def mutated(tmp_path):
     return tried
 
 
+@pytest.mark.long
 def test_mutations_are_killed_or_survive(mutated):
     "Guard: what no test notices, what hangs and what breaks the tests themselves is said by name and does not count as killed."
     status, said = mutated(['minus', 'last', 'forever', 'unnamed'])
@@ -339,6 +340,7 @@ def test_a_mutation_that_no_longer_applies_is_not_killed(mutated):
     assert mutated(['minus'], '--check') == (0, '1 mutations apply') and 'has no fly' in mutated(['minus'], '--only', 'fly')[1]
 
 
+@pytest.mark.long
 def test_equivalent_mutations_do_not_count_but_must_survive(mutated):
     "Guard: a reason that is not true fails."
     status, said = mutated(['last'], equivalent='a list of one')
@@ -354,6 +356,7 @@ def test_mutations_are_not_tried_with_tests_that_fail_anyway(mutated, tmp_path):
     assert status == 1 and 'fails with no mutation' in said and 'killed' not in said
 
 
+@pytest.mark.long
 def test_mutation_testing_ends_in_time_and_goes_on(mutated, tmp_path):
     "Guard: what there was no time for is said and fails; --resume keeps what was found, as long as nothing changed."
     status, said = mutated(['minus'], '--minutes', '0')

@@ -109,7 +109,7 @@ def test_a_rollout_is_what_trl_makes_of_the_same_rows(rolled):
         one, other = (batch.get(name) for batch in (ours, theirs))
         assert torch.equal(one, other) if torch.is_tensor(one) else one == other, name
     mask = ours['completion_mask']
-    for name in ('old_per_token_logps', 'ref_per_token_logps'): torch.testing.assert_close(ours[name]*mask, theirs[name]*mask, atol=1e-5, rtol=1e-5)
+    for name in ('old_per_token_logps', 'ref_per_token_logps'): torch.testing.assert_close(ours[name]*mask, theirs[name]*mask, atol=5e-5, rtol=1e-5)
     if trainer.args.baseline == 'group':
         wide = theirs['advantages'][:, None]*mask
         torch.testing.assert_close(ours['advantages'].view(8, -1)*mask, wide, atol=1e-6, rtol=1e-6)

@@ -143,6 +143,7 @@ def test_only_advantages_have_the_lambda_between_turns(rolled):
     torch.testing.assert_close(one['returns'], plain)
 
 
+@pytest.mark.long
 def test_two_updates_are_one_and_one_more(tmp_path):
     whole, parts = start(tmp_path / 'whole'), start(tmp_path / 'parts')
     train_turns(whole, SimPool(0), updates=2)
