@@ -11,7 +11,7 @@ from thinkact_nb.store import Store
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-@pytest.mark.parametrize('name', ['t4', 'gemma4'])
+@pytest.mark.parametrize('name', ['t4', pytest.param('gemma4', marks=pytest.mark.long)])
 def test_table_and_count_agree(name):
     "Guard: `peak_table` in model/memory. At the real shapes of both E2Bs its peaks are within a tenth of what is counted, and all fit a T4."
     rows = pd.DataFrame(check.counted_table(get_profile(name))).set_index('step')
