@@ -182,7 +182,7 @@ class Profile:
 # %% ../nbs/00_env.ipynb #6303d823
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; few demonstrations, so that RL
-    # has something to do, taught for 281 steps (04 has the curve), and few updates, for a demo of a quarter of an hour.
+    # has something to do, taught for 300 steps (04 has the curve), and few updates, for a demo of some twenty minutes.
     Profile("tiny", "standin", "float32", image_size=128, max_new_tokens=160, lora_rank=16, demonstrations=180,
             sft_batch=16, sft_micro_batch=16, sft_epochs=25, sft_learning_rate=5e-3, rl_updates=8, rl_batch=256,
             rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=60),
