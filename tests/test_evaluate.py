@@ -363,9 +363,10 @@ def test_committed_tables_are_what_physics_says(name):
 
 def test_gallery_shows_ten_cases_each_way_and_its_commands_replay_them(tmp_path, capsys):
     page, rows = (TABLES.parents[1]/'nbs'/'gallery.html').read_text(encoding='utf-8'), pd.read_parquet(TABLES/'episodes.parquet')
-    cases = th.changed(rows[rows.level == 'L0'], 'sft', 'ppo')
+    rl = ev.rl_of(rows)
+    cases = th.changed(rows[rows.level == 'L0'], 'sft', rl)
     expected = [case for change in ('gained', 'lost') for case in cases[cases.change == change].head(10).itertuples()]
-    commands = re.findall(r'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm ppo --task (\w+) --level L0 --seed (\d+))', page)
+    commands = re.findall(rf'thinkact (act --table thinkact_nb/tables/episodes.parquet --arm {rl} --task (\w+) --level L0 --seed (\d+))', page)
     assert [(task, int(seed)) for _, task, seed in commands] == [(c.task, c.seed) for c in expected] and page.count('<video') == 2*len(expected)
     for command, case in ((commands[0][0], expected[0]), (commands[-1][0], expected[-1])):
         cli.main([*command.replace('thinkact_nb/tables', str(TABLES)).split(), '--run', str(tmp_path/'run')])
@@ -379,15 +380,16 @@ def test_the_committed_report_recomputes(tmp_path):
     nbs = TABLES.parents[1]/'nbs'
     page, cells = (nbs/'report_policies.html').read_text(encoding='utf-8'), json.loads((nbs/'09_report.ipynb').read_text(encoding='utf-8'))['cells']
     printed = ''.join(''.join(o.get('text', [])) for c in cells for o in c.get('outputs', []))
-    log = found['training']['ppo']
-    charts = [pictures.curve(found['training']['sft'], ['loss'], 'loss per token', 'optimizer step'), *(pictures.curve(log, keys, label, 'update') for keys, label in report.rl_curves())]
+    table = pd.read_parquet(TABLES/'episodes.parquet')
+    rl = ev.rl_of(table)
+    assert set(found['training']) == {'sft', rl}
+    charts = [pictures.curve(log, ['loss'], 'loss per token', 'optimizer step') for log in found['training'].values()]
     tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
     for part in [escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
-    for c in found['comparisons']: assert c['b'] != 'ppo' or c['sentence'] in printed
+    for c in found['comparisons']: assert c['b'] != rl or c['sentence'] in printed
     assert len(found['study']) >= 40 and all(escape(t['hypothesis']) in page for t in found['study'])
-    table = pd.read_parquet(TABLES/'episodes.parquet')
-    changed = table.assign(success=table.success ^ ((table.arm == 'ppo') & (table.index % 50 == 0)))
-    assert escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', 'ppo'))) not in page
+    changed = table.assign(success=table.success ^ ((table.arm == rl) & (table.index % 50 == 0)))
+    assert escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', rl))) not in page
 
 
 def test_a_function_is_a_policy(tmp_path):

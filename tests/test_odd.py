@@ -98,8 +98,9 @@ def test_without_ffmpeg_the_work_goes_on_without_films(tmp_path, monkeypatch, ca
     cli.main([*ACT, '--run', str(tmp_path/'run')])
     said = capsys.readouterr()
     assert 'video        (none)' in said.out and 'no film is written: ffmpeg is not here' in said.err and [f.name for f in (tmp_path/'run/act').iterdir()] == ['put_on-L0-7-expert.png']
+    from thinkact_nb.evaluate import rl_of
     table = pd.read_parquet(store.table_file('episodes.parquet'))
-    [case] = pictures.cases(table[table.level == 'L0'], 'sft', 'ppo', 1)[:1]
+    [case] = pictures.cases(table[table.level == 'L0'], 'sft', rl_of(table), 1)[:1]
     page = pictures.case_html(case, 'thinkact act')
     assert case.a['film'] == case.b['film'] == '' and '<video' not in page and '<img' in page
     from thinkact_nb import report
