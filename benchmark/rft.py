@@ -26,7 +26,7 @@ from sft import STEPS, TO_THE_END, taught
 from thinkact_nb.env import SPLITS, hardware
 from thinkact_nb.evaluate import compare, evaluate
 from thinkact_nb.pool import SimPool
-from thinkact_nb.rft import draw, drawn_with, train_rft, yields
+from thinkact_nb.rft import draw, drawn_with, of_round, train_rft, yields
 from thinkact_nb.store import ROUNDS, Store, table_file
 from thinkact_nb.tasks import spread
 
@@ -55,23 +55,15 @@ def begun(settings):
     return store
 
 
-def learned(settings, store, number, pool):
-    "A round: what it earned, task by task, and of how many rows it was learned."
+def learned(settings, store, told, pool):
+    "The round after those that were told of: what it earned, task by task, and of how many rows it was learned."
+    number = len(told) + 1
     drawn = drawn_with(store, number, settings.scenes, settings.texts, settings.seed)
     earned = yields(store, draw(store, pool, drawn, True, BATCH))
-    stage = f"rl/{ROUNDS[number - 1]}"
-    rows = store.profile.demonstrations + int(earned.kept.sum())
-    rows += sum(told["kept"] for told in kept_before(store, settings, number))
-    if not store.has(stage, tell=False): train_rft(store, pool, drawn, True, STEPS[rows > 900], batch=BATCH, **TO_THE_END)
+    rows = (told[-1]["rows"] if told else store.profile.demonstrations) + int(earned.kept.sum())
+    if not store.has(of_round(number), tell=False): train_rft(store, pool, drawn, True, STEPS[rows > 900], batch=BATCH, **TO_THE_END)
     return dict(round=number, rows=rows, texts=int(earned.texts.sum()), succeeded=int(earned.succeeded.sum()), wholly_true=int(earned.good.sum()),
                 kept=earned.kept.to_dict())
-
-
-def kept_before(store, settings, number):
-    "What the rounds before kept."
-    for n in range(1, number):
-        earned = yields(store, draw(store, None, drawn_with(store, n, settings.scenes, settings.texts, settings.seed), True))
-        yield dict(kept=int(earned.kept.sum()))
 
 
 def main(settings: Settings):
@@ -80,7 +72,7 @@ def main(settings: Settings):
     scenes = spread(TEST, seed=SPLITS["test"])
     with SimPool(0) as pool:
         for number in range(1, settings.rounds + 1):
-            told.append(learned(settings, store, number, pool))
+            told.append(learned(settings, store, told, pool))
             arm = ROUNDS[number - 1]
             table = evaluate(store, ["sft", *ROUNDS[:number]], scenes, pool, resume=True)
             told[-1] |= dict(arm=arm, compared=asdict(compare(table, "sft", arm)), true_claims=table.groupby("arm").grounding.mean().round(4).to_dict())

@@ -46,12 +46,16 @@ def measured(
     rest = ("think_tokens", "action_tokens", "grounding", "contact_force", "dropped")
     return [name for name in ("reward", "r_success", *(f"r_{name}" for name in TERMS), *rest) if name in table]
 
+def _of_rl(comparisons):
+    "SFT against each policy of RL that is there."
+    return [c for c in comparisons if c["a"] == "sft" and c["b"] in rl_arms()]
+
 def headline(
     comparisons:list[dict], # from `findings`
     arms:list[dict]
 ) -> str:
     "The first sentences: SFT against each policy of RL that is there, on the first level, else what is there."
-    main = [c for c in comparisons if c["a"] == "sft" and c["b"] in rl_arms()]
+    main = _of_rl(comparisons)
     if main: return " ".join(c["sentence"] for c in main if c["level"] == main[0]["level"])
     solved = "; ".join(f"{a['arm']}: {a['successes']} of {a['n']}" for a in arms)
     return f"No RL policy was evaluated with SFT on the same scenes yet. {solved}."
@@ -352,7 +356,7 @@ def answers(
         hangs = (f"{verdict} Of {own['n']} scenes {arm} solves {reach(own)} with its own think, "
                  f"{reach(none)} with none{best}.")
     truer = " ".join(found["thinks"][:2])
-    gains = [c for c in found["comparisons"] if c["a"] == "sft" and c["b"] in rl_arms()]
+    gains = _of_rl(found["comparisons"])
     worse = gains and all(c["high"] < 0 for c in gains)
     helps = "Yes. " if any(c["low"] > 0 for c in gains) else "No, it harms. " if worse else "Not shown. " * bool(gains)
     return [("Does RL help?", helps + found["headline"]), ("Does the act hang on the think?", hangs),

@@ -152,11 +152,13 @@ def beside_of(
 
 def rft_made_with(
     store:Store,
-    drawn:dict, # from `drawn_with`
-    **settings  # of `train_rft`
+    drawn:dict,     # from `drawn_with`
+    patience:int=0, # as in `train_rft`
+    **settings      # more of `train_rft`
 ) -> dict:
     "What an adapter of rejection sampling is made from and with."
-    return sft_made_with(store, drawn["draw_seed"], beside=Beside(of_round(drawn["round"]), [], drawn), **settings)
+    settings |= dict(patience=patience, beside=Beside(of_round(drawn["round"]), [], drawn))
+    return sft_made_with(store, drawn["draw_seed"], **settings)
 
 # %% ../nbs/reinforce/rft.ipynb #0f7a0032
 def steps_of_sft(

@@ -228,16 +228,17 @@ class Rft(Scenes):
 # %% ../nbs/commands/stages.ipynb #0f7a1002
 @patch
 def __call__(self:Rft):
-    store, stage = self.store(), f"rl/{ROUNDS[self.round - 1]}"
+    store = self.store()
     with quiet():
-        from thinkact_nb.rft import drawn_with, part_names, rft_made_with, steps_of_sft, train_rft, yields
+        from thinkact_nb.rft import drawn_with, of_round, part_names, rft_made_with, steps_of_sft, train_rft, yields
         from thinkact_nb.tasks import TASKS
+    stage = of_round(self.round)
     store.require("data", "train.parquet")
     scenes = dict(tasks=listed(self.tasks) or tuple(TASKS), levels=listed(self.levels) or ("L0",))
     drawn = drawn_with(store, self.round, self.n, self.texts, self.seed, **scenes)
     say_language(store)
     asked = dict(steps=self.steps or steps_of_sft(store), every=self.every, report_to=self.report_to) | self.trainer()
-    if self.resume and complete(store, stage, rft_made_with(store, drawn, patience=0, **asked)): return
+    if self.resume and complete(store, stage, rft_made_with(store, drawn, **asked)): return
     done = f"{drawn['scenes'] * drawn['texts']} texts, {asked['steps']} steps"
     with timed(store, stage, done, self.set), self.workers() as pool:
         train_rft(store, pool, drawn, self.resume, **asked)
