@@ -10,21 +10,19 @@ other eight tasks, as benchmark/sft.py has it (340 steps, rate 5e-3, seed 0); th
 true. Judged greedily by 102 test scenes of the new task and by 306 of the others, before and after: exact McNemar. It is found out if the new task gains,
 p < .05; it costs something if the others lose, p < .05. Where no drawn text is good, that is the result."""
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 import torch
 import tyro
 from rft import BATCH
-from sft import RATE, STEPS, TO_THE_END
-from thinkact_nb.data import make_dataset
-from thinkact_nb.env import PROFILES, SPLITS, hardware
+from sft import STEPS, TO_THE_END, others, taught
+from thinkact_nb.env import SPLITS, hardware
 from thinkact_nb.evaluate import compare, evaluate
 from thinkact_nb.pool import SimPool
 from thinkact_nb.rft import draw, drawn_with, train_rft, yields
-from thinkact_nb.sft import train_sft
-from thinkact_nb.store import Store, table_file
-from thinkact_nb.tasks import TASKS, spread
+from thinkact_nb.store import table_file
+from thinkact_nb.tasks import spread
 
 
 @dataclass
@@ -38,17 +36,6 @@ class Settings:
     run: Path = Path("runs/results/new_task")
 
 
-def taught(settings, others, pool):
-    "A run folder with SFT on the other tasks."
-    profile = replace(PROFILES["tiny"], demonstrations=settings.start, sft_learning_rate=RATE, sft_epochs=18)
-    store = Store(settings.run / f"without-{settings.task}", profile, seed=0)
-    if not store.has("data", tell=False):
-        make_dataset(settings.start, store.begin("data"), pool, others, seed=SPLITS["train"])
-        store.push("data")
-    if not store.has("sft", tell=False): train_sft(store, seed=0, resume=True, steps=STEPS[False], **TO_THE_END)
-    return store
-
-
 def judged(store, arms, scenes, pool):
     "How RL differs from SFT in some scenes; before there is RL, what SFT solves."
     table = evaluate(store, arms, scenes, pool, resume=True)
@@ -57,16 +44,15 @@ def judged(store, arms, scenes, pool):
 
 def main(settings: Settings):
     torch.set_num_threads(1)
-    others = tuple(task for task in TASKS if task != settings.task)
+    store, _ = taught(settings.run, settings.start, without=settings.task)
     with SimPool(0) as pool:
-        store = taught(settings, others, pool)
         drawn = drawn_with(store, 1, settings.scenes, tasks=(settings.task,))
         earned = yields(store, draw(store, pool, drawn, True, BATCH))
         arms = ["sft"]
         if earned.good.sum():
             if not store.has("rl/rft", tell=False): train_rft(store, pool, drawn, True, STEPS[False], batch=BATCH, **TO_THE_END)
             arms.append("rft")
-        scenes = dict(new=spread(settings.new, (settings.task,), seed=SPLITS["test"]), others=spread(settings.others, others, seed=SPLITS["test"]))
+        scenes = dict(new=spread(settings.new, (settings.task,), seed=SPLITS["test"]), others=spread(settings.others, others(settings.task), seed=SPLITS["test"]))
         found = {name: judged(store, arms, some, pool) for name, some in scenes.items()}
     told = {name: int(earned[name].sum()) for name in ("texts", "succeeded", "good", "kept")}
     out = table_file("new_task") / f"{settings.task}.json"

@@ -32,7 +32,7 @@ from thinkact_nb.pool import SimPool
 from thinkact_nb.reward import rollout
 from thinkact_nb.sft import sft_made_with, train_sft
 from thinkact_nb.store import Store
-from thinkact_nb.tasks import spread
+from thinkact_nb.tasks import TASKS, spread
 from thinkact_nb.think import contradictions
 from thinkact_nb.family import load_processor
 
@@ -80,14 +80,18 @@ def with_dropout(make, dropout, profile):
     return config
 
 
-def taught(run, n, steps=0, rate=RATE, dropout=0., lang="en", seed=0, think=True):
-    """The SFT from which others begin, in a folder below `run` named after what decides it: made if it is not there, gone on with if it was cut off.
-    Its store and its stage. Raises `UserError` if what is there was made otherwise."""
+def others(without): return tuple(task for task in TASKS if task != without)
+
+
+def taught(run, n, steps=0, rate=RATE, dropout=0., lang="en", seed=0, think=True, without=""):
+    """The SFT from which others begin, `without` a task or on all, in a folder below `run` named after what decides it: made if it is not there, gone on
+    with if it was cut off. Its store and its stage. Raises `UserError` if what is there was made otherwise."""
     steps = steps or STEPS[n > 900]
     profile = replace(PROFILES["tiny"], demonstrations=n, sft_learning_rate=rate, sft_epochs=18)  # steps are asked for, so passes decide nothing
-    store = Store(run / f"{n}-{steps}-{rate:g}-{dropout:g}-{lang}-{seed}", profile, seed=0)
+    name = f"{n}-{steps}-{rate:g}-{dropout:g}-{lang}-{seed}" + (without and f"-without-{without}")
+    store = Store(run / name, profile, seed=0)
     if not store.has("data"):
-        make_dataset(n, store.begin("data"), SimPool(0), seed=SPLITS["train"], lang=lang)
+        make_dataset(n, store.begin("data"), SimPool(0), others(without), seed=SPLITS["train"], lang=lang)
         store.push("data")
     stage = "sft" if think else "sft-nothink"
     if not (store.run / stage / "log.json").exists():

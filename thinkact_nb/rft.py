@@ -77,18 +77,21 @@ def part_names(
     "The parts of a round."
     return {f"own/{drawn['round']}-{first:06d}": first for first in range(0, drawn["scenes"], drawn["part"])}
 
+# %% ../nbs/reinforce/rft.ipynb #0f7a002b
 def _draw_part(store, policy, scenes, pool, drawn, first):
     "Rows that a policy earns in some scenes, and how many of its texts were what."
     texts = drawn["texts"]
     episodes = rollout(*policy, scenes, pool, temperature=1., samples=texts,
                        seed=1_000 * drawn["draw_seed"] + first + drawn["round"])
     images = pool.images(scenes, store.profile.image_size)
-    of_scene = [episodes[i * texts:(i + 1) * texts] for i in range(len(scenes))]
-    rows = [own_row(*each) for each in zip(scenes, images, of_scene)]
-    counts = [dict(task=scene.task, texts=texts, succeeded=sum(e.success for e in some),
-                   good=sum(map(is_good, some)), kept=int(row is not None))
-              for scene, some, row in zip(scenes, of_scene, rows)]
-    return [row for row in rows if row], counts
+    rows, counts = [], []
+    for i, (scene, image) in enumerate(zip(scenes, images)):
+        some = episodes[i * texts:(i + 1) * texts]
+        row = own_row(scene, image, some)
+        if row: rows.append(row)
+        counts.append(dict(task=scene.task, texts=texts, succeeded=sum(e.success for e in some),
+                           good=sum(map(is_good, some)), kept=int(row is not None)))
+    return rows, counts
 
 # %% ../nbs/reinforce/rft.ipynb #0f7a0023
 def draw(
