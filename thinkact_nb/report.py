@@ -383,7 +383,7 @@ def page(
     run:str,           # the run folder, as a word of a command
     note:str="",       # what a reader must know first
     home:str="",       # address of the page to go back to; "": none, as in a file that is mailed
-    by:dict={}         # part of `MADE_BY`: the command that makes it, where it is not the command line's
+    by:dict=None       # part of `MADE_BY`: the command that makes it, where it is not the command line's
 ) -> str:
     "The report as HTML."
     reach = lambda a: f"{percent(a['rate'])} ({percent(a['low'])} to {percent(a['high'])})"
@@ -391,7 +391,7 @@ def page(
     return render(
         "report.html", found=found, pair=pair, video=video, note=note, home=home,
         answers=answers(found), legend=legend(found["arms"]),
-        made_by={part: f"thinkact {words} --run {run}" for part, words in MADE_BY.items()} | by,
+        made_by={part: f"thinkact {words} --run {run}" for part, words in MADE_BY.items()} | (by or {}),
         cases=[case_html(c, f"thinkact act --run {run}") for c in examples],
         by_task=by_task(found["by_task"]), curves=curves(found["training"]),
         failure_columns={k: k.replace("_", " ") for k in (found["failures"] or [{}])[0]},
@@ -414,7 +414,7 @@ def build_report(
     video:bool=True, # film SFT and RL side by side, if both were evaluated
     note:str="",     # what a reader must know first
     home:str="",     # address of the page to go back to; "": none
-    by:dict={}       # as in `page`
+    by:dict=None     # as in `page`
 ) -> Path: # report/index.html; beside it report.json and the film
     "The report of a run. Raises `UserError` if nothing was evaluated."
     from thinkact_nb.evaluate import read_table
