@@ -65,7 +65,7 @@ PARTS = {
     "sft_more": Part(("tables/sft_more.json",), LOOKS, 75, (tuple(f"{run} --run {{run}}/sft --out thinkact_nb/tables/sft_more.json" for run in (*sft(0, 300, 2700), *sft(1, 180, 900))),),
                      "04 reinforce/what_pays"),
     "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index turns/turns start"),
-    "loop_rl": Part(("tables/loop_rl",), TURNS, 130, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
+    "loop_rl": Part(("tables/loop_rl",), TURNS, 115, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop_rl" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
     "arms": Part(("tables/arms",), LOOKS, 30, (arms("--updates 16 --seed 0 --sampled 2"),), "06 reinforce/what_pays measure/results"),
     "arms_more": Part(("tables/arms_more",), LOOKS, 150, (arms(*SEEDS, "--seed 0 --mean --sampled 2"),), "reinforce/what_pays measure/results"),
     "arms_900": Part(("tables/arms_900",), LOOKS, 75, (arms(*(f"--start 900 {arm}" for arm in ("--updates 16 --seed 0", *SEEDS))),), "reinforce/what_pays measure/results"),
