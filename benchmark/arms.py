@@ -2,7 +2,7 @@
 
     python benchmark/arms.py --start 180 --arm ppo --seed 0
 
-One command is one run, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/, arms/, arms_900/ or rivals/, which reinforce/what_pays reads.
+One command is one run, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/, arms/, arms_more/ or rivals/, which reinforce/what_pays reads.
 
 The plan, written before the first run of it with this base and this language.
 
@@ -14,6 +14,8 @@ The plan, written before the first run of it with this base and this language.
 - Amended on 30 November, when 16 updates of the first run had taken 17 minutes and its rollouts stood where they had begun (nothing was judged), and a round of
   benchmark/rft.py had been judged: `ppo` with its three seeds is first judged after 16 updates (`--updates 16`), as many episodes as such a round draws, 4,096;
   48 updates are lines of their own.
+- Amended on 1 December, before any of these had run: from 900 demonstrations benchmark/rft.py goes on, which had gained three times as much from 180; `ppo`
+  from there and 48 updates are left to whoever has the hours. The other arms have 16 updates.
 - Judged greedily by 306 test scenes of L0; the first seed of `ppo` also by two drawn texts a scene (`--sampled 2`) and by the mean of its later adapters.
 - Tests: exact McNemar on scenes for each seed; a t interval of the mean difference over the three seeds. The family for Holm: `ppo` from 180 and from 900,
   each by the seed with the median difference. All else is description.

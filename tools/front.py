@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/arms_more', 'tables/arms_900', 'tables/rivals', 'tables/rft', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/arms_more', 'tables/rivals', 'tables/rft', 'tables/rft/900-seed0.json', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {  # template, and where its links begin
     'nbs/index.ipynb': ('front.md.jinja', ''),
     'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
@@ -82,7 +82,7 @@ def seeds_together(differences):
 def of_arms():
     "The runs of reinforce/what_pays that were judged by test scenes, those that differ in nothing but their seed together: the first one's numbers, and all of theirs."
     groups = {}
-    for run in [run for folder in ('arms', 'arms_more', 'arms_900', 'rivals') for run in kept_runs(folder)]:
+    for run in [run for folder in ('arms', 'arms_more', 'rivals') for run in kept_runs(folder)]:
         if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
     told = lambda runs: seeds_together([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
     return [runs[0] | told(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
