@@ -436,8 +436,7 @@ def build_report(
 KEPT = {  # of the policies that are judged on every level: where a run folder has them
     "policies": "",
     "episodes.parquet": "eval",
-    "interventions.parquet": "eval",
-    "trials.json": "tune"}
+    "interventions.parquet": "eval"}
 
 def kept_run(
     folder # must not be there yet

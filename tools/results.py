@@ -72,7 +72,7 @@ PARTS = {
     "rft": Part(("tables/rft",), LOOKS, 150, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/rft reinforce/what_pays measure/results"),
     "rft_900": Part(("tables/rft/900-seed0.json",), LOOKS, 45, (("benchmark/rft.py --start 900 --seed 0 --run {run}/rft",),), "reinforce/what_pays measure/results"),
     "new_task": Part(("tables/new_task",), LOOKS, 60, (tuple(f"benchmark/new_task.py --task {task} --run {{run}}/new_task" for task in ("stack", "match", "detour")),), "reinforce/what_pays"),
-    "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 105, (("benchmark/study.py --run {run}/study",),), "08 09"),
+    "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 105, (("benchmark/study.py --run {run}/study",),), "08"),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 50,
                      (("benchmark/policies.py --own {run}/rft --run {run}/policies",),), "index 07 measure/think show/pictures 09 commands/stages", ("rft",)),
     "films": Part(("nbs/film.mp4", "nbs/repair.mp4"), TURNS, 6, (("tools/run_notebooks.py nbs/show/pictures.ipynb nbs/09_report.ipynb",),), "index show/pictures 09", ("demo", "loop", "policies")),
