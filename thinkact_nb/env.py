@@ -183,8 +183,8 @@ class Profile:
 PROFILES = {p.name: p for p in (
     # The stand-in sees 128 px: 8 by 8 soft tokens. Batches fill two cores; few demonstrations, so that RL
     # has something to do, taught for 264 steps (04 has the curve), and few updates, for a demo of a quarter of an hour.
-    Profile("tiny", "standin", "float32", image_size=128, max_new_tokens=160, lora_rank=16, demonstrations=180,
-            sft_batch=16, sft_micro_batch=16, sft_epochs=22, sft_learning_rate=5e-3, rl_updates=8, rl_batch=256,
+    Profile("tiny", "standin", "float32", image_size=128, max_new_tokens=160, lora_rank=16, demonstrations=90,
+            sft_batch=16, sft_micro_batch=16, sft_epochs=44, sft_learning_rate=5e-3, rl_updates=8, rl_batch=256,
             rl_micro_batch=32, rl_epochs=1, rl_learning_rate=4e-4, eval_scenes=180, eval_batch=256),
     # Gemma 3n E2B on 16 GB: 256 px is the smallest size the tower was trained on; a T4 has float16 only; an expert's
     # text has some 180 tokens at most in English, 195 in Korean (149 and 132 words, digits, marks and places, of each
