@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/arms_more', 'tables/rivals', 'tables/rft', 'tables/rft/900-seed0.json', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/arms_more', 'tables/rivals', 'tables/rft', *(f'tables/rft/90-seed{seed}.json' for seed in (0, 1, 2)), 'tables/rft/900-seed0.json', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {  # template, and where its links begin
     'nbs/index.ipynb': ('front.md.jinja', ''),
     'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
