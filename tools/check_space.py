@@ -76,7 +76,7 @@ def play(tab, shots):
 
 
 def scenes(task='relative', level='L0', first=30_000_000, n=40):
-    "Scenes that the shipped PPO policy fails by its own think and solves by an expert's, one a line."
+    "Scenes that the shipped policy of rejection sampling fails by its own think and solves by an expert's, one a line."
     import tempfile
 
     from thinkact_nb import evaluate
@@ -85,8 +85,8 @@ def scenes(task='relative', level='L0', first=30_000_000, n=40):
     from thinkact_nb.sim import make_scene
     from thinkact_nb.store import Store
     store, some = Store(tempfile.mkdtemp(), 'tiny', shipped=True), [make_scene(task, level, first + i) for i in range(n)]
-    own = evaluate.act(store, 'ppo', some, SimPool(0))
-    other = evaluate.act(store, 'ppo', some, SimPool(0), starts=[f'<think>{think_of(scene)}</think><action>' for scene in some])
+    own = evaluate.act(store, 'rft', some, SimPool(0))
+    other = evaluate.act(store, 'rft', some, SimPool(0), starts=[f'<think>{think_of(scene)}</think><action>' for scene in some])
     for scene, a, b in zip(some, own.itertuples(), other.itertuples()):
         if b.success and not a.success: print(f'{task} {level} {scene.seed}: {scene.instruction} {a.think}')
 
