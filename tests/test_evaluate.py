@@ -387,7 +387,7 @@ def test_the_committed_report_recomputes(tmp_path):
     tables = [report.as_table(found['arms'], report.RATES), report.as_table(found['interventions'], report.RATES), report.as_table(found['failures'], {k: k.replace('_', ' ') for k in found['failures'][0]})]
     for part in [escape(s) for s in (found['headline'], found['protocol'], *found['thinks'], *(c['sentence'] for c in found['comparisons']), *(alt for _, alt in charts))] + tables: assert part in page, part[:200]
     for c in found['comparisons']: assert c['b'] != rl or c['sentence'] in printed
-    assert len(found['study']) >= 40 and all(escape(t['hypothesis']) in page for t in found['study'])
+    assert not found['study'] and 'of former weights' not in page, 'the study is on 08; the report is of one set of weights'
     changed = table.assign(success=table.success ^ ((table.arm == rl) & (table.index % 50 == 0)))
     assert escape(str(ev.compare(changed[changed.level == 'L0'], 'sft', rl))) not in page
 

@@ -43,6 +43,7 @@ def usual(
     names = [name for name in SPACES[stage] if name != "seed"]
     return {name: next(getattr(s, name) for s in sources if hasattr(s, name)) for name in names}
 
+# %% ../nbs/08_tune.ipynb #249acbe0
 def scaled(
     name:str,
     value,        # a factor, if the space is one of factors
