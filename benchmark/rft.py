@@ -2,7 +2,7 @@
 
     python benchmark/rft.py --seed 0
 
-One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/rft/, which reinforce/what_pays reads. A round is that of `thinkact rft`.
+One command is one seed, on one thread. Stopped and called again it goes on; what it found goes to thinkact_nb/tables/, rft/, rft_90/ or rft_900/, which reinforce/what_pays reads. A round is that of `thinkact rft`.
 
 The plan, written before the first run. Rejection sampling, or expert iteration with the policy as its own expert: PPO reads an episode once, and a text that
 succeeded can be read as often as a demonstration.
@@ -81,7 +81,7 @@ def main(settings: Settings):
             told[-1] |= dict(arm=arm, compared=asdict(compare(table, "sft", arm)), true_claims=table.groupby("arm").grounding.mean().round(4).to_dict())
             by = table.pivot_table(index="task", columns="arm", values="success", aggfunc="sum").astype(int)
             found = dict(asdict(settings) | dict(run=None, rounds=number), machine=hardware(), told=told, solved_by_task=by.to_dict("index"))
-            out = table_file("rft") / f"{settings.start}-seed{settings.seed}.json"
+            out = table_file("rft" if settings.start == 180 else f"rft_{settings.start}") / f"{settings.start}-seed{settings.seed}.json"
             out.parent.mkdir(exist_ok=True)
             out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             print(told[-1], flush=True)

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = Path('nbs/rates.svg')
 BLOCK = re.compile(r'(?s)(<!-- front -->\n).*?(?=<!-- /front -->)')
-TABLES = ('standin/run', 'tables/arms', 'tables/arms_more', 'tables/rivals', 'tables/rft', *(f'tables/rft/90-seed{seed}.json' for seed in (0, 1, 2)), 'tables/rft/900-seed0.json', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
+TABLES = ('standin/run', 'tables/arms', 'tables/arms_more', 'tables/rivals', 'tables/rft', 'tables/rft_90', 'tables/rft_900', 'tables/loop.json', 'tables/loop_rl', 'tables/episodes.parquet', 'tables/policies', 'nbs/film.mp4', 'nbs/repair.mp4')
 PAGES = {  # template, and where its links begin
     'nbs/index.ipynb': ('front.md.jinja', ''),
     'README.ko.md': ('front.ko.md.jinja', 'nbs/'),
@@ -92,7 +92,7 @@ def of_arms():
 def of_own():
     "What learning its own successes adds: of each start the last round that every seed of it has, over its seeds."
     starts = {}
-    for run in kept_runs('rft'): starts.setdefault(run['start'], []).append(run)
+    for run in [run for folder in ('rft_90', 'rft', 'rft_900') for run in kept_runs(folder)]: starts.setdefault(run['start'], []).append(run)
     return [of_round(runs, min(len(run['told']) for run in runs)) for _, runs in sorted(starts.items())]
 
 
