@@ -74,7 +74,7 @@ class Bench:
     image: Path  # the Python that machines are copies of
 
     def environment(self, home):
-        kept = {k: v for k, v in os.environ.items() if k in ('PATH', 'LANG') or k.startswith(('PIP_', 'SSL', 'REQUESTS', 'OMP_'))}
+        kept = {k: v for k, v in os.environ.items() if k in ('PATH', 'LANG') or k.startswith(('PIP_', 'SSL', 'REQUESTS'))}
         return kept | loopback.client(self.hub, home/'hf') | dict(HOME=str(home), COLAB_RELEASE_TAG='release-colab', COLAB_GPU='', IN_TEST='1', JUPYTER_PLATFORM_DIRS='1', OMP_NUM_THREADS='1',
                                                                   PIP_CACHE_DIR=str(HERE/'pip'), TOKENIZERS_PARALLELISM='false')
 

@@ -68,9 +68,9 @@ def runs(shipped=SHIPPED):
                 outdated=list(outdated(*TABLES)), note=outdated_note(*TABLES))
 
 
-def kept_runs(folder):
-    "What each run of a folder of tables left."
-    return [json.loads(file.read_text(encoding='utf-8')) for file in sorted(table_file(folder).glob('*.json'))]
+def kept_runs(*folders):
+    "What each run of some folders of tables left."
+    return [json.loads(file.read_text(encoding='utf-8')) for folder in folders for file in sorted(table_file(folder).glob('*.json'))]
 
 
 def seeds_together(differences):
@@ -82,7 +82,7 @@ def seeds_together(differences):
 def of_arms():
     "The runs of reinforce/what_pays that were judged by test scenes, those that differ in nothing but their seed together: the first one's numbers, and all of theirs."
     groups = {}
-    for run in [run for folder in ('arms', 'arms_more', 'rivals') for run in kept_runs(folder)]:
+    for run in kept_runs('arms', 'arms_more', 'rivals'):
         if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
     told = lambda runs: seeds_together([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
     return [runs[0] | told(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
@@ -92,7 +92,7 @@ def of_arms():
 def of_own():
     "What learning its own successes adds: of each start the last round that every seed of it has, over its seeds."
     starts = {}
-    for run in [run for folder in ('rft_90', 'rft', 'rft_900') for run in kept_runs(folder)]: starts.setdefault(run['start'], []).append(run)
+    for run in kept_runs('rft_90', 'rft', 'rft_900'): starts.setdefault(run['start'], []).append(run)
     return [of_round(runs, min(len(run['told']) for run in runs)) for _, runs in sorted(starts.items())]
 
 
