@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def profile(folder):
-    return replace(get_profile('tiny'), model=str(folder), image_size=256, max_new_tokens=8, sft_batch=2, sft_micro_batch=2, lora_rank=4, rl_batch=4, rl_micro_batch=2, eval_batch=2)
+    return replace(get_profile('tiny'), model=str(folder), image_size=256, max_new_tokens=8, sft_batch=2, sft_micro_batch=2, lora_rank=4, rl_batch=8, rl_micro_batch=2, eval_batch=2)
 
 
 def batch(profile):

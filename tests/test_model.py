@@ -578,11 +578,12 @@ def test_e2b_parameters():
     assert next(r['parameters'] for r in rows if r['part'].startswith('per-layer emb')) == 2_013_265_920
 
 
-@pytest.mark.parametrize('most', [3, 40])
-def test_decode_writes_what_generate_writes(most):
-    "Guard: texts that end early leave the batch; the others must go on as if nothing had happened, and each keep its row."
+@pytest.mark.parametrize('most, window', [(3, 512), (40, 512), (40, 24)])
+def test_decode_writes_what_generate_writes(most, window):
+    "Guard: texts that end early leave the batch; the others must go on as if nothing had happened, and each keep its row. A window shorter than a prompt hides the same tokens from both."
     profile = get_profile('tiny')
     model, processor = m.load_model(profile), m.load_processor(profile)
+    model.config.get_text_config().sliding_window = window
     rng, tokenizer = np.random.default_rng(0), processor.tokenizer
     asked = ['Where is the red block?', 'List what is on the table.', 'Where is the pad? I ask because the words are many.'] * 4
     texts = [processor.apply_chat_template(m.chat(a), tokenize=False, add_generation_prompt=True) for a in asked]
@@ -598,6 +599,19 @@ def test_decode_writes_what_generate_writes(most):
     assert most == 3 or lengths.min() < lengths.max()  # some left early
     assert torch.equal(drawn.lengths, lengths) and bool(early) == (most > 3) and len(early) < len(ours)
     for i, ids in early.items(): assert torch.equal(ids, ours[i, :lengths[i]])
+
+
+def test_texts_about_one_image_are_those_about_each():
+    "Guard: several texts read their image once; each must stand behind its own, and begin as it was told."
+    profile = get_profile('tiny')
+    model, processor = m.load_model(profile), m.load_processor(profile)
+    images = [*np.random.default_rng(0).integers(0, 255, (3, 128, 128, 3), dtype=np.uint8)]
+    asked, begun = ['List what is on the table.', 'Where is the red block?', 'Where is the pad?'], ['', 'red ', '']
+    once = m.write(model, processor, images, asked, begun, 20)
+    assert m.write(model, processor, images, asked, begun, 20, batch=4, each=2) == [text for text in once for _ in range(2)]
+    assert len(set(once)) == 3 and once[1].startswith('red ')
+    drawn = m.write(model, processor, images, asked, begun, 20, 1., each=4)
+    assert len(set(drawn)) > 6
 
 
 def test_decode_draws_by_probability_and_never_what_is_barred():

@@ -156,7 +156,7 @@ def test_policies_are_held_to_the_sft_policy_unless_asked_otherwise(tmp_path):
     configs = {algo: algorithms.rl_config(PROFILE, tmp_path, algo, 1) for algo in algorithms.ALGORITHMS}
     assert {algo: (c.beta, c.gamma, c.lam) for algo, c in configs.items()} == dict.fromkeys(algorithms.ALGORITHMS, (.02, 1., 1.)) | {'ppo+true': (.02, 1., .9)}
     assert [algo for algo, c in configs.items() if c.verified] == ['ppo+true'] and not any(c.target_kl for c in configs.values())
-    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 1, 'grpo': 4, 'rloo': 4, 'ppo+true': 1, 'ppo+credit': 1, 'ppo+short': 1}
+    assert {algo: c.num_generations for algo, c in configs.items()} == {'ppo': 4, 'grpo': 4, 'rloo': 4, 'ppo+true': 4, 'ppo+credit': 4, 'ppo+short': 4}
     extras = {algo: (c.credit, c.efficiency) for algo, c in configs.items() if c.credit or c.efficiency}
     assert extras == {'ppo+credit': (.5, 0.), 'ppo+short': (0., .5)}
     assert {algo: c.baseline for algo, c in configs.items() if c.baseline != 'critic'} == dict(grpo='group', rloo='others')
@@ -578,7 +578,7 @@ def test_a_curriculum_resumes_with_the_same_scenes(tmp_path):
         store = Store(tmp_path/name, profile)
         seed_all(0)
         load_model(profile, trainable=True).save_pretrained(store.path('sft'))
-        for i, updates in enumerate(parts): rl.train_rl(store, pool, updates=updates, resume=bool(i), curriculum=True)
+        for i, updates in enumerate(parts): rl.train_rl(store, pool, updates=updates, resume=bool(i), curriculum=True, num_generations=1)
         tables.append(pd.read_parquet(store.run/'rl/ppo/rollouts.parquet'))
     whole, half = tables
     even = spread(24, seed=int(whole.seed.min()))
@@ -622,13 +622,13 @@ def test_texts_are_dealt_once_each_and_cut_where_the_longest_of_them_ends():
 @pytest.mark.parametrize('dtype, temperature, near', [('float32', 1., 1e-4), ('float32', .7, 1e-4), ('float16', 1., .02)])
 def test_what_was_known_when_it_was_written_is_what_reading_it_says(tmp_path, dtype, temperature, near):
     "Guard: old log-probabilities and values are not computed again; a token off, another temperature, a barred id or the hidden state after the token would make them those of other tokens."
-    small = replace(PROFILE, rl_batch=8, rl_micro_batch=4, max_new_tokens=70, dtype=dtype)
+    small = replace(PROFILE, rl_batch=24, rl_micro_batch=4, max_new_tokens=70, dtype=dtype)
     store = Store(tmp_path/'run', small)
     shutil.copytree(SHIPPED/'sft', store.path('sft'), dirs_exist_ok=True)
     trainer = rl.rl_trainer(store, SimPool(0), updates=1, temperature=temperature, beta=0.)
     torch.nn.init.normal_(trainer.value_head.out.weight)
     trainer.model.train()
-    rollout = trainer.roll_out([trainer.train_dataset[i] for i in range(8)])
+    rollout = trainer.roll_out([trainer.train_dataset[i//4] for i in range(24)])
     lengths = rollout.mask.sum(1)
     assert lengths.min() + 8 < lengths.max() and rollout.reference is None  # some left the batch early
     with torch.no_grad(): read, _, values = trainer.score(trainer.model, rollout.batch, critic=trainer.value_head)
@@ -644,7 +644,7 @@ def test_texts_scored_by_length_score_as_they_stand(tmp_path):
     load_model(small, trainable=True).save_pretrained(store.path('sft'))
     trainer = rl.rl_trainer(store, pool, updates=1)
     torch.nn.init.normal_(trainer.value_head.out.weight)
-    part = trainer._prepare_inputs([trainer.train_dataset[i] for i in range(8)])
+    part = trainer._prepare_inputs([trainer.train_dataset[i//4] for i in range(8)])
     batch = trainer.batch
     mask = batch['completion_mask'].clone()
     for i in range(8): mask[i, 1 + (5*i) % mask.shape[1]:] = 0  # of all lengths

@@ -95,7 +95,7 @@ def start(folder):
 @pytest.fixture(scope='module')
 def rolled(tmp_path_factory):
     "A trainer after one rollout of twelve turns, by a policy that learned one look."
-    trainer = rl_trainer(start(tmp_path_factory.mktemp('rolled')), SimPool(0), updates=1, kind=Turns, turn_lam=.5)
+    trainer = rl_trainer(start(tmp_path_factory.mktemp('rolled')), SimPool(0), updates=1, kind=Turns, turn_lam=.5, num_generations=1)
     trainer.model.train()
     seen, plain = [], trainer.source.written
     trainer.source.written = lambda *asked: seen.append(plain(*asked)) or seen[-1]

@@ -42,6 +42,10 @@ class PPOConfig(Algorithm, GRPOConfig):
                              "use two minibatches or two epochs")
         if rows % minibatch:
             raise ValueError(f"a rollout of {rows} micro-batches holds no whole number of minibatches of {minibatch}")
+        size = self.per_device_train_batch_size * rows
+        if size % texts or size // texts < rows // minibatch:
+            raise ValueError(f"a rollout of {size} texts holds no {texts} about each of one scene or more "
+                             f"for each of {rows // minibatch} minibatches")
 
 # %% ../nbs/reinforce/algorithms.ipynb #fb721676
 SAVE_EVERY = 4      # updates between checkpoints
@@ -122,7 +126,7 @@ def deal(
     scene = batch["scene"]
     scenes = scene.unique()
     count, dealt = parts // minibatches, []
-    for drawn in torch.randperm(len(scenes), device=lengths.device).chunk(minibatches):
+    for drawn in torch.randperm(len(scenes), device=lengths.device).tensor_split(minibatches):
         some = torch.isin(scene, scenes[drawn]).nonzero()[:, 0]
         tokens = lengths[some].sum()
         if only_advantages:

@@ -212,11 +212,9 @@ def rollout(
 ) -> list[Episode]: # scene by scene, its samples together
     "Let a policy act in scenes."
     from thinkact_nb.model import write
-    scenes = [s for s in scenes for _ in range(samples)]
-    images = pool.images(scenes[::samples], profile.image_size)
-    shown, asked = [im for im in images for _ in range(samples)], [s.instruction for s in scenes]
-    begun = starts and [t for t in starts for _ in range(samples)]
-    outputs = write(model, processor, shown, asked, begun, profile.max_new_tokens, temperature, profile.eval_batch,
-                    seed)
-    numbers = list(range(samples)) * (len(scenes) // samples)
-    return judge(scenes, outputs, pool, processor.tokenizer, weights, arm, numbers)
+    images, asked = pool.images(scenes, profile.image_size), [s.instruction for s in scenes]
+    outputs = write(model, processor, images, asked, starts, profile.max_new_tokens, temperature, profile.eval_batch,
+                    seed, samples)
+    numbers = list(range(samples)) * len(scenes)
+    acted = [s for s in scenes for _ in range(samples)]
+    return judge(acted, outputs, pool, processor.tokenizer, weights, arm, numbers)

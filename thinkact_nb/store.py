@@ -54,7 +54,7 @@ class Algorithm:
     algorithm: str  # its name, which is a folder's
     makes: str  # what messages call its adapter
     baseline: str  # what a reward is compared with: one of `BASELINES`
-    num_generations: int = 1  # texts for each scene
+    num_generations: int = _number(4, True, False, least=1)  # texts for each scene
     loss_type: str = "bnpo"  # of the policy: a name in `LOSSES` (06)
     gamma: float = _number(1., decides=True, most=1)  # discount per token
     lam: float = _number(1., decides=True, most=1)  # λ of `gae`
@@ -123,8 +123,8 @@ def rl_arms() -> tuple[str, ...]: # the one to take first, if several are there
     return (*reversed(ROUNDS), *ALGORITHMS)
 
 add_algorithm("ppo", "PPO adapter", "critic")
-add_algorithm("grpo", "GRPO adapter", "group", num_generations=4)
-add_algorithm("rloo", "RLOO adapter", "others", num_generations=4)
+add_algorithm("grpo", "GRPO adapter", "group")
+add_algorithm("rloo", "RLOO adapter", "others")
 add_algorithm("ppo+true", "adapter of PPO whose claims are checked", "critic", verified=True, lam=.9)
 add_algorithm("ppo+credit", "adapter of PPO with credit for the think", "critic", credit=.5)
 add_algorithm("ppo+short", "adapter of PPO with a bonus for short thinks", "critic", efficiency=.5)

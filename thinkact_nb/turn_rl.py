@@ -176,4 +176,5 @@ def train_turns(
     **settings         # as in `train_rl`
 ) -> pd.DataFrame: # one row per update
     "PPO on turns, from the SFT adapter. Raises `UserError`, `Stopped`."
-    return train_rl(store, pool, "ppo", seed, resume, updates, kind=Turns, turn_lam=turn_lam, **settings)
+    settings = dict(kind=Turns, turn_lam=turn_lam, num_generations=1) | settings
+    return train_rl(store, pool, "ppo", seed, resume, updates, **settings)

@@ -1,5 +1,7 @@
 """Times what users wait for; one JSON line each: name, value, unit, reference, ratio (value over reference).
-References marked "same run" were measured beside the value; the others are goals. Machines differ, so compare ratios of one run."""
+References marked "same run" were measured beside the value; the others are goals. Machines differ, so compare ratios of one run.
+
+    python tools/bench.py throughput episodes  # some parts"""
 import json
 import os
 import statistics
@@ -202,6 +204,22 @@ def reinforcement(updates=4):
     for phase in ('generate', 'simulate', 'score', 'learn'): tell(f'share of a PPO update: {phase}', statistics.median(r[f'seconds_{phase}'] for r in rows)/ours, '', 1.)
 
 
+def episodes(updates=3):
+    "An update of the demo: 256 episodes by the policy that comes with the package."
+    import shutil
+    import tempfile
+    from pathlib import Path
+    from thinkact_nb.env import get_profile
+    from thinkact_nb.pool import SimPool
+    from thinkact_nb.store import SHIPPED, Store
+    from thinkact_nb.trainer import train_rl
+    store = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny'))
+    shutil.copytree(SHIPPED/'sft', store.path('sft'), dirs_exist_ok=True)
+    with SimPool() as pool, silent(): log = train_rl(store, pool, updates=updates)
+    took = log[[f'seconds_{part}' for part in ('generate', 'simulate', 'score', 'learn')]].sum(axis=1).median()
+    tell(f'an update of PPO of {store.profile.rl_batch} episodes; reference: goal', took, 's', 12.)
+
+
 def in_turns(repeat=5, **ways):
     "Seconds of each way, the median of `repeat` calls; in turns, so that what else the machine does slows all of them."
     times = {name: [] for name in ways}
@@ -217,6 +235,9 @@ def throughput(texts=64):
     from dataclasses import replace
     from pathlib import Path
     import torch
+    from unittest.mock import patch
+    from transformers.cache_utils import DynamicLayer
+    from thinkact_nb import model
     from thinkact_nb.algorithms import deal
     from thinkact_nb.env import get_profile
     from thinkact_nb.pool import SimPool, run_episode
@@ -244,13 +265,19 @@ def throughput(texts=64):
         trainer.shares = shares
         for part in deal(batch, parts, 1, only): trainer._compute_loss(trainer.model, part).backward()
 
+    def copied(way):
+        "A way with transformers' cache, which is copied for each token."
+        with patch.object(model, 'Room', DynamicLayer): way()
+
     with SimPool(1) as pool, silent():
-        one, four = (rl_trainer(store, pool, algo, updates=1, beta=0.) for algo in ('ppo', 'grpo'))
+        one = rl_trainer(store, pool, 'ppo', updates=1, beta=0., num_generations=1)
+        four = rl_trainer(store, pool, 'grpo', updates=1, beta=0.)
         for trainer in (one, four): trainer.model.train()
-        batch = rolled(one)
+        rolled(one)
         kept = in_turns(3, now=lambda: rolled(one), before=lambda: read(one, rolled(one)))
         ahead = in_turns(3, now=lambda: rolled(one, ahead=True), before=lambda: rolled(one))
         written = in_turns(3, now=lambda: rolled(four, shares=True), before=lambda: rolled(four))
+        room = in_turns(3, now=lambda: rolled(four, shares=True), before=lambda: copied(lambda: rolled(four, shares=True)))
         batch = rolled(four, shares=True)
         half = batch | dict(advantages=batch['advantages']*(batch['scene'] % 2)[:, None])
         some = in_turns(3, now=lambda: learn(four, half, True), before=lambda: learn(four, half))
@@ -261,6 +288,7 @@ def throughput(texts=64):
     for name, took in {f'a rollout of {texts} texts that keeps what writing knew; reference: each text read once more': kept,
                        'a rollout whose episodes begin while texts are written; reference: afterwards': ahead,
                        'a rollout of four texts a scene that reads a prompt once; reference: once for each text': written,
+                       'a rollout whose cache has room for tokens to come; reference: a cache that is copied for each': room,
                        'learning where half of the texts teach nothing; reference: from all of them': some,
                        'learning from four texts a scene in one row; reference: each in its own': shared,
                        'episodes of four texts a scene, equal ones once; reference: each': once}.items():
@@ -328,4 +356,6 @@ def command_line():
 
 if __name__ == '__main__':
     with silent(): import thinkact_nb.world  # noqa: F401, PyBullet greets
-    for part in (simulator, pools, datasets, training, reinforcement, throughput, evaluation, command_line): part()
+    parts = (simulator, pools, datasets, training, reinforcement, throughput, episodes, evaluation, command_line)
+    for part in parts:
+        if part.__name__ in (sys.argv[1:] or [each.__name__ for each in parts]): part()
