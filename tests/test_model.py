@@ -277,7 +277,7 @@ def test_image_ids_are_never_written(profile, monkeypatch):
     end = m.forbidden(model.config)[0]
     model.lm_head.register_forward_hook(lambda module, args, out: out + 100*(torch.arange(out.shape[-1]) >= end))
     decode = m.decode
-    monkeypatch.setattr(m, 'decode', lambda *args: seen.append(decode(*args)) or seen[-1])
+    monkeypatch.setattr(m, 'decode', lambda *args, **named: seen.append(decode(*args, **named)) or seen[-1])
     for temperature in (0., 1.): m.write(model, processor, EYES, ['Say.']*2, max_new_tokens=4, temperature=temperature)
     assert len(seen) == 2 and all((drawn.ids < end).all() for drawn in seen)
 

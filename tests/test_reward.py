@@ -85,18 +85,18 @@ def test_each_text_is_judged_in_its_own_scene():
 
 
 def test_a_rollout_keeps_samples_of_a_scene_together(monkeypatch):
-    "Guard: repeated in another order than the scenes, pictures would stand beside texts that were written about others."
+    "Guard: repeated in another order than the scenes, texts would be run in others than they were written about."
     scenes = spread(2, ['stack'])
     profile = get_profile('tiny')
     asked = {}
 
     def write(net, processor, images, instructions, starts, *numbers):
         asked.update(pictures=[int(i[0, 0, 0]) for i in images], instructions=instructions, starts=starts, numbers=numbers)
-        return [expert(scenes[picture]) for picture in asked['pictures']]
+        return [expert(scenes[picture]) for picture in asked['pictures'] for _ in range(numbers[-1])]
     monkeypatch.setattr(model, 'write', write)
     pool = Scripted([DONE]*6)
     found = rollout(None, SimpleNamespace(tokenizer=count), profile, scenes, pool, 'a', .7, 3, ['x', 'y'], seed=5)
-    assert asked['pictures'] == [0, 0, 0, 1, 1, 1] and asked['starts'] == ['x']*3 + ['y']*3
-    assert asked['instructions'] == [s.instruction for s in scenes for _ in range(3)]
-    assert asked['numbers'] == (profile.max_new_tokens, .7, profile.eval_batch, 5)
+    assert asked['pictures'] == [0, 1] and asked['starts'] == ['x', 'y'] and asked['instructions'] == [s.instruction for s in scenes]
+    assert asked['numbers'] == (profile.max_new_tokens, .7, profile.eval_batch, 5, 3)
+    assert [e.output for e in found] == [expert(s) for s in scenes for _ in range(3)]
     assert [(e.seed, e.sample) for e in found] == [(s, i) for s in (0, 1) for i in range(3)]
