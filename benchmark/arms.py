@@ -16,6 +16,8 @@ The plan, written before the first run of it with this base and this language.
   48 updates are lines of their own.
 - Amended on 1 December, before any of these had run: from 900 demonstrations benchmark/rft.py goes on, which had gained three times as much from 180; `ppo`
   from there and 48 updates are left to whoever has the hours. The other arms have 16 updates.
+- Amended on 1 December, later, before any of these had run: of the other arms `grpo` and `ppo-nothink`, for want of hours; `rloo` and `ppo+credit` are left to
+  whoever has them.
 - Judged greedily by 306 test scenes of L0; the first seed of `ppo` also by two drawn texts a scene (`--sampled 2`) and by the mean of its later adapters.
 - Tests: exact McNemar on scenes for each seed; a t interval of the mean difference over the three seeds. The family for Holm: `ppo` from 180 and from 900,
   each by the seed with the median difference. All else is description.

@@ -205,19 +205,26 @@ def reinforcement(updates=4):
 
 
 def episodes(updates=3):
-    "An update of the demo: 256 episodes by the policy that comes with the package."
+    "An update of the demo, 256 episodes by the policy that comes with the package: by one process with all threads, and by two of one thread."
     import shutil
     import tempfile
     from pathlib import Path
+    import pandas as pd
     from thinkact_nb.env import get_profile
-    from thinkact_nb.pool import SimPool
     from thinkact_nb.store import SHIPPED, Store
-    from thinkact_nb.trainer import train_rl
-    store = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny'))
-    shutil.copytree(SHIPPED/'sft', store.path('sft'), dirs_exist_ok=True)
-    with SimPool() as pool, silent(): log = train_rl(store, pool, updates=updates)
-    took = log[[f'seconds_{part}' for part in ('generate', 'simulate', 'score', 'learn')]].sum(axis=1).median()
-    tell(f'an update of PPO of {store.profile.rl_batch} episodes; reference: goal', took, 's', 12.)
+    words = ['thinkact', 'ppo', '--updates', str(updates), '--run']
+    two = ['accelerate', 'launch', '--config_file', Path(__file__).parent.parent/'configs'/'ddp.yaml', '--num_processes', '2', '--no_python']
+    took = {}
+    for name, before, after, threads in (('one', [], [], os.cpu_count()), ('two', two, ['--set', 'rl_batch=128'], 1)):
+        store = Store(Path(tempfile.mkdtemp())/'run', get_profile('tiny'))
+        shutil.copytree(SHIPPED/'sft', store.path('sft'), dirs_exist_ok=True)
+        command = [*map(str, before), *words, str(store.run), *after]
+        paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | dict(PATH=paths, OMP_NUM_THREADS=str(threads)))
+        log = pd.read_json(store.run/'rl'/'ppo'/'log.json')
+        took[name] = log[[f'seconds_{part}' for part in ('generate', 'simulate', 'score', 'learn')]].sum(axis=1).median()
+    tell('an update of PPO of 256 episodes; reference: goal', min(took.values()), 's', 12.)
+    tell('an update of PPO by two processes of one thread; reference: one of two threads, same run', took['two'], 's', took['one'])
 
 
 def in_turns(repeat=5, **ways):

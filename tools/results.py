@@ -57,7 +57,7 @@ LONGER = tuple(f"benchmark/sft.py --n {n} --steps 1200 --seed 0" for n in (90, 1
 def arms(*asked): return tuple(f"benchmark/arms.py {arm} --run {{run}}/arms" for arm in asked)
 
 
-RIVALS = tuple(f"--updates 16 --arm {arm}" for arm in ("grpo", "rloo", "ppo+credit", "ppo-nothink"))
+RIVALS = tuple(f"--updates 16 --arm {arm}" for arm in ("grpo", "ppo-nothink"))
 PARTS = {
     "standin-check": Part(("standin/check.json",), ("base",), 20, (("tools/check_standin.py --out thinkact_nb/standin/check.json",),), "03 model/standin"),
     "demo": Part(("standin/run",), LOOKS, 30, (("thinkact demo --run {run}/demo --resume",), ("tools/ship_demo.py --run {run}/demo",)),
@@ -69,7 +69,7 @@ PARTS = {
     "loop_rl": Part(("tables/loop_rl",), TURNS, 115, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop_rl" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
     "arms": Part(("tables/arms",), LOOKS, 30, (arms("--updates 16 --seed 0 --sampled 2"),), "06 reinforce/what_pays measure/results"),
     "arms_more": Part(("tables/arms_more",), LOOKS, 50, (arms(*SEEDS),), "reinforce/what_pays measure/results"),
-    "rivals": Part(("tables/rivals",), LOOKS, 100, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
+    "rivals": Part(("tables/rivals",), LOOKS, 50, (arms(*RIVALS),), "reinforce/what_pays measure/results measure/think"),
     "rft": Part(("tables/rft",), LOOKS, 150, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/rft reinforce/what_pays measure/results"),
     "rft_90": Part(("tables/rft_90",), LOOKS, 45,
                    (tuple(f"benchmark/rft.py --start 90 --rounds 1 --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
