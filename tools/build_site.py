@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))  # nbdev imports tools.signatures, which settings.ini names
 TEMPLATE = HERE/'page.html'
 LOOKS = ('site.css', 'site.js')
+RAW = re.compile(r'</code>\]\([^)]*\)')
 IMAGES = {'image/png': 'png', 'image/jpeg': 'jpg', 'image/svg+xml': 'svg'}
 
 
@@ -203,6 +204,7 @@ def build(cfg):
                 *(f'-V{k}={v}' for k, v in extra.items()), *(f'-M{k}={v}' for k, v in meta.items() if v)]
         page, warned = render(body, lambda url, name=name: to_page(url, name), *map(str, args))
         problems += [f'{name}: {o}' for o in warned]
+        problems += [f'{name}: a link in a link, which shows as raw Markdown: no link around the name of a symbol, {o}' for o in RAW.findall(page)]
         (site/pages[name][0]).parent.mkdir(exist_ok=True)
         (site/pages[name][0]).write_text(page, encoding='utf-8')
         if page: found += search_entries(page, *pages[name])

@@ -168,14 +168,14 @@ def drawn(found):
         ax.axvline(len(found['demo']['levels']) - .5, color='#7d8590', linewidth=.8, linestyle=':')
         ax.set_xticks(range(len(groups)), [where for where, _ in groups])
         ax.set_xlim(-.5, len(groups) - .5)
-        ax.set_ylim(0, 116)  # room for the legend
+        ax.set_ylim(0, 100)
         ax.set_yticks(range(0, 101, 20))
         ax.set_ylabel('test scenes solved (%)')
         ax.set_xlabel('run and level of the scenes')
         ax.set_title('What RL adds to SFT, stand-in, greedy decoding, 95 % intervals')
         ax.grid(axis='y', alpha=.3)
-        ax.legend(ncols=len(names), loc='upper center', fontsize=9)
-    svg = chart(draw, (7.2, 3.4)).decode()
+        ax.figure.legend(ncols=3, loc='outside lower center', fontsize=9)
+    svg = chart(draw, (7.2, 4.2)).decode()
     return svg.replace('<style>', f'<title>Success in test scenes</title>\n<desc>{escape(described(found))}</desc>\n<style>', 1)
 
 

@@ -16,6 +16,10 @@ async () => {
   const wide = document.documentElement.scrollWidth
   if (wide > innerWidth) fault('wider than the window', `${wide} pixels of ${innerWidth}`)
   for (const t of document.querySelectorAll('table')) if (t.rows.length > 120) fault('table of over 120 rows', `${t.rows.length}: ${t.innerText}`)
+  const scrolls = node => node && (/auto|scroll/.test(getComputedStyle(node).overflowX) || scrolls(node.parentElement))
+  for (const t of document.querySelectorAll('table')) if (t.checkVisibility() && !scrolls(t) && [...t.rows].some(r => r.getBoundingClientRect().right > innerWidth + 1)) fault('cut column', t.innerText)
+  const heard = new Set()
+  for (const h of document.querySelectorAll('main h1, main h2')) heard.has(h.innerText) ? fault('name twice', h.innerText) : heard.add(h.innerText)
   for (const p of document.querySelectorAll('pre')) if (p.scrollWidth > p.clientWidth + 1) fault('cut text', p.innerText)
 
   // Contrast as WCAG defines it. A colour is read by drawing it, so that every way to write one is understood.
@@ -36,6 +40,7 @@ async () => {
   while (texts.nextNode()) {
     const text = texts.currentNode, box = text.parentElement
     if (!text.data.trim() || box.closest('script, style, button.copy, math, video') || !box.checkVisibility()) continue
+    if (!box.closest('pre, code, svg') && /`[^`]+`|\*\*[^*]+\*\*|\]\([^)]+\)/.test(text.data)) fault('raw Markdown', text.data)
     const style = getComputedStyle(box), below = paper(box), ink = rgba(style.color).slice()
     ink[3] *= faint(box)
     const [high, low] = [light(over(ink, below)), light(below)].sort((a, b) => b - a), contrast = (high + .05) / (low + .05)

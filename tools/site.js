@@ -6,7 +6,10 @@ const remembered = (() => { try { return localStorage } catch { return {} } })()
 if (remembered.theme) root.style.colorScheme = remembered.theme
 
 document.addEventListener('DOMContentLoaded', () => {
-  document.querySelector('#pages').open = !matchMedia('(max-width: 70rem)').matches  // on a phone the page comes first
+  const narrow = matchMedia('(max-width: 70rem)')
+  const fold = () => { document.querySelector('#pages').open = !narrow.matches }  // on a phone the page comes first
+  narrow.addEventListener('change', fold)
+  fold()
 
   const theme = document.querySelector('#theme')
   const name = () => theme.setAttribute('aria-label', dark() ? 'Use the light theme' : 'Use the dark theme')
