@@ -149,7 +149,7 @@ def test_another_run_gives_another_front_page(tmp_path):
     solved = table.pivot(index=['task', 'seed'], columns='arm', values='success')
     kept = solved.ppo & ~solved.index.get_level_values('task').isin(['put_on', 'stack', 'match'])
     assert '1,234 demonstrations and 800 episodes' in said and f'PPO, seed 0, a loss, {(kept & ~solved.sft).sum()} scenes that SFT does not solve and {(solved.sft & ~kept).sum()} lost' in said
-    assert f'seed 1: {100*solved.ppo.mean():.0f} %' in said
+    assert f'| PPO, seed 1 | {100*solved.ppo.mean():.0f} %' in said
     assert front.drawn(found) == front.drawn(found) and front.described(found) != front.described(front.runs())
 
 
