@@ -18,6 +18,7 @@ succeeded can be read as often as a demonstration.
 - Amended on 1 December, before it ran, after a pilot of the demo's size (90 demonstrations, 2,048 texts, seeds 0 and 1: 62 to 102 and 58 to 91 of 180): the
   same from 90 demonstrations, seeds 0, 1 and 2, one round (`--start 90 --rounds 1`).
 - Amended on 1 December, before it ran: the same from 900 demonstrations, seed 0, two rounds; 510 steps where there are more than 900 rows.
+- Amended on 1 December, later: from 900 demonstrations one round; the second was stopped while it drew, for want of hours, and nothing of it was judged.
 - Controls: the start, which is trained out (more steps on the same demonstrations add nothing: benchmark/sft.py); `ppo` from the same start (benchmark/arms.py)."""
 import json
 import shutil

@@ -73,7 +73,7 @@ PARTS = {
     "rft": Part(("tables/rft",), LOOKS, 150, (tuple(f"benchmark/rft.py --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/rft reinforce/what_pays measure/results"),
     "rft_90": Part(("tables/rft_90",), LOOKS, 45,
                    (tuple(f"benchmark/rft.py --start 90 --rounds 1 --seed {seed} --run {{run}}/rft" for seed in (0, 1, 2)),), "index reinforce/what_pays measure/results"),
-    "rft_900": Part(("tables/rft_900",), LOOKS, 45, (("benchmark/rft.py --start 900 --seed 0 --run {run}/rft",),), "reinforce/what_pays measure/results"),
+    "rft_900": Part(("tables/rft_900",), LOOKS, 30, (("benchmark/rft.py --start 900 --rounds 1 --seed 0 --run {run}/rft",),), "reinforce/what_pays measure/results"),
     "new_task": Part(("tables/new_task",), LOOKS, 60, (tuple(f"benchmark/new_task.py --task {task} --run {{run}}/new_task" for task in ("stack", "match", "detour")),), "reinforce/what_pays"),
     "study": Part(("tables/study.db", "tables/study.parquet", "tables/trials.json"), LOOKS, 105, (("benchmark/study.py --run {run}/study",),), "08"),
     "policies": Part(("tables/episodes.parquet", "tables/interventions.parquet", "tables/policies"), LOOKS, 50,
