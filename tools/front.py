@@ -79,13 +79,18 @@ def seeds_together(differences):
     return dict(difference=mean, low=low, high=high, seeds=len(differences))
 
 
+def scene_reach(compared):
+    "Where the intervals of seeds reach, each with scenes as units: how seeds agree says nothing about other scenes."
+    return dict(over_scenes=(min(c['low'] for c in compared), max(c['high'] for c in compared)))
+
+
 def of_arms():
     "The runs of reinforce/what_pays that were judged by test scenes, those that differ in nothing but their seed together: the first one's numbers, and all of theirs."
     groups = {}
     for run in kept_runs('arms', 'arms_more', 'rivals'):
         if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
     told = lambda runs: seeds_together([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
-    return [runs[0] | told(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
+    return [runs[0] | told(runs) | scene_reach(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
             for (_, _, updates), runs in sorted(groups.items())]
 
 
@@ -101,7 +106,7 @@ def of_round(runs, rounds):
     told = [run['told'][rounds - 1]['compared'] for run in runs]
     first = told[0]
     found = seeds_together([c['difference'] for c in told]) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
-    return found | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:rounds]), a_successes=first['a_successes'],
+    return found | scene_reach(told) | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:rounds]), a_successes=first['a_successes'],
                         n=first['n'], solved=[c['b_successes'] for c in told], ps=[c['p'] for c in told])
 
 
