@@ -52,6 +52,7 @@ def sft(seed, *some): return tuple(f"benchmark/sft.py --n {n} --seed {seed}" for
 
 SEEDS = ("--updates 16 --seed 1", "--updates 16 --seed 2")
 LONGER = tuple(f"benchmark/sft.py --n {n} --steps 1200 --seed 0" for n in (90, 180))
+OTHERWISE = tuple(f"benchmark/sft.py --n 900 --seed 0 {one}" for one in ("--dropout .1", "--lang en_varied"))
 
 
 def arms(*asked): return tuple(f"benchmark/arms.py {arm} --run {{run}}/arms" for arm in asked)
@@ -63,7 +64,7 @@ PARTS = {
     "demo": Part(("standin/run",), LOOKS, 30, (("thinkact demo --run {run}/demo --resume",), ("tools/ship_demo.py --run {run}/demo",)),
                  "index start 04 05 reinforce/ledger 06 reinforce/trainer 07 09"),
     "sft": Part(("tables/sft.json",), LOOKS, 45, (tuple(f"{run} --run {{run}}/sft" for run in sft(0, 90, 180, 900)),), "04 reinforce/what_pays"),
-    "sft_more": Part(("tables/sft_more.json",), LOOKS, 90, (tuple(f"{run} --run {{run}}/sft --out thinkact_nb/tables/sft_more.json" for run in (*sft(0, 300, 2700), *sft(1, 180, 900), *LONGER)),),
+    "sft_more": Part(("tables/sft_more.json",), LOOKS, 105, (tuple(f"{run} --run {{run}}/sft --out thinkact_nb/tables/sft_more.json" for run in (*sft(0, 2700), *LONGER, *OTHERWISE)),),
                      "04 reinforce/what_pays"),
     "loop": Part(("tables/loop.json", "standin/turns"), TURNS, 100, (("benchmark/loop.py --ship --run {run}/loop",),), "index turns/turns start"),
     "loop_rl": Part(("tables/loop_rl",), TURNS, 115, (tuple(f"benchmark/loop_rl.py --seed {seed} --run {{run}}/loop_rl" for seed in (0, 1, 2)),), "turns/turn_rl", ("loop",)),
