@@ -82,16 +82,16 @@ def ledger():
     return {(name.strip(), number.strip()): reason.strip() for name, number, reason in rows}
 
 
-def said_by(name):
+def said_by(path):
     "The numbers that a notebook's prose writes."
-    nb = json.loads(house.path_of(name).read_text(encoding='utf-8'))
-    return {written for cell in nb['cells'] if cell['cell_type'] == 'markdown' for written, *_ in numbers(prose(text(cell['source'])))}
+    return {written for cell in house.cells(path) if cell['cell_type'] == 'markdown' for written, *_ in numbers(prose(text(cell['source'])))}
 
 
 def main(write):
     found, known = unfounded(map(house.path_of, house.names())), ledger()
     new = [(name, number, around) for name, some in found.items() for number, around in dict(some).items() if not known.get((name, number))]
-    gone = [(name, number) for name, number in known if number not in said_by(name.removesuffix('.ipynb'))]  # one that a page has by luck today stays
+    said = {f'{name}.ipynb': said_by(house.path_of(name)) for name in house.names()}
+    gone = [(name, number) for name, number in known if number not in said.get(name, ())]  # one that a page has by luck today stays
     for name, number, around in new: print(f'nbs/{name}: {number} is computed nowhere near: … {around} …')
     for name, number in gone: print(f'tools/numbers.txt: {name} has no {number} any more: take the line out')
     if write: KNOWN.write_text(''.join(f'{name} | {number} | {known.get((name, number), "")}\n' for name, some in found.items() for number in dict(some)), encoding='utf-8')

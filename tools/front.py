@@ -79,9 +79,12 @@ def seeds_together(differences):
     return dict(difference=mean, low=low, high=high, seeds=len(differences))
 
 
-def scene_reach(compared):
-    "Where the intervals of seeds reach, each with scenes as units: how seeds agree says nothing about other scenes."
-    return dict(over_scenes=(min(c['low'] for c in compared), max(c['high'] for c in compared)))
+def of_seeds(compared):
+    """What runs that differ in their seed add: over seeds, or of one over its scenes; `over_scenes` is where the intervals of all reach, each with scenes as
+    units: how seeds agree says nothing about other scenes."""
+    one = {name: compared[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
+    found = seeds_together([c['difference'] for c in compared]) if len(compared) > 1 else one
+    return found | dict(over_scenes=(min(c['low'] for c in compared), max(c['high'] for c in compared)))
 
 
 def of_arms():
@@ -89,8 +92,7 @@ def of_arms():
     groups = {}
     for run in kept_runs('arms', 'arms_more', 'rivals'):
         if not run['look']: groups.setdefault((run['start'], run['arm'], run['updates']), []).append(run | run['levels']['L0']['compared'])
-    told = lambda runs: seeds_together([run['difference'] for run in runs]) if len(runs) > 1 else {name: runs[0][name] for name in ('difference', 'low', 'high')} | dict(seeds=1)
-    return [runs[0] | told(runs) | scene_reach(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
+    return [runs[0] | of_seeds(runs) | dict(episodes=256*updates, solved=[run['b_successes'] for run in runs], ps=[run['p'] for run in runs])
             for (_, _, updates), runs in sorted(groups.items())]
 
 
@@ -105,8 +107,7 @@ def of_round(runs, rounds):
     "What so many rounds add, over seeds; of one seed, over its scenes."
     told = [run['told'][rounds - 1]['compared'] for run in runs]
     first = told[0]
-    found = seeds_together([c['difference'] for c in told]) if len(told) > 1 else dict(difference=first['difference'], low=first['low'], high=first['high'], seeds=1)
-    return found | scene_reach(told) | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:rounds]), a_successes=first['a_successes'],
+    return of_seeds(told) | dict(start=runs[0]['start'], how='own', arm='its own successes', episodes=sum(r['texts'] for r in runs[0]['told'][:rounds]), a_successes=first['a_successes'],
                         n=first['n'], solved=[c['b_successes'] for c in told], ps=[c['p'] for c in told])
 
 
